@@ -1,0 +1,142 @@
+"""Many tiny MLPs of one shape, one a block, as batched matrices.
+
+Notation: layer l of every block is one weight (n_blocks, n_in, n_out) and one bias (n_blocks, 1, n_out), applied with
+bmm. Blocks never see each other: row b of the prediction depends on row b of the parameters alone.
+"""
+
+import math
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from utils.rng import block_uniform
+
+Output = Literal["sigmoid", "sine"]
+
+_POINTS_AT_ONCE = {"cpu": 2**18}
+_POINTS_AT_ONCE_ON_DEVICE = 2**24
+
+
+class BlockMLP(nn.Module):
+    """n_blocks MLPs with Gaussian hidden activations (Ramasinghe and Lucey, arXiv 2111.15135).
+
+    hidden layers   h = exp(-x^2 / (2 a^2)), one trainable a a block and layer
+    output sigmoid  the signal itself
+    output sine     a residual, amplitude * sin(a x), a trainable, the amplitude fixed
+
+    Parameters
+        weight.{l}  (n_blocks, n_in, n_out)
+        bias.{l}    (n_blocks, 1, n_out)
+        a.{l}       (n_blocks, 1, 1), of each hidden layer and of a sine output
+    Buffers
+        amplitude   (n_blocks, 1, 1), read by a sine output only
+    """
+
+    def __init__(
+        self,
+        n_blocks: int,
+        *,
+        n_in: int,
+        n_out: int,
+        n_layers: int,
+        n_hidden: int,
+        output: Output,
+        a: float = 0.1,
+    ):
+        super().__init__()
+        if output not in get_args(Output):
+            raise ValueError(f"output {output!r} is none of {get_args(Output)}")
+        self.shape = dict(n_in=n_in, n_out=n_out, n_layers=n_layers, n_hidden=n_hidden, output=output)
+        self.output = output
+        widths = [n_in, *[n_hidden] * (n_layers - 1), n_out]
+        n_widths = n_layers if output == "sine" else n_layers - 1
+        self.weight = nn.ParameterList(torch.zeros(n_blocks, fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
+        self.bias = nn.ParameterList(torch.zeros(n_blocks, 1, fan_out) for fan_out in widths[1:])
+        self.a = nn.ParameterList(torch.full((n_blocks, 1, 1), a) for _ in range(n_widths))
+        self.register_buffer("amplitude", torch.ones(n_blocks, 1, 1))
+
+    @property
+    def n_blocks(self) -> int:
+        return len(self.amplitude)
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """
+        Inputs
+            coords: (n_points, n_in) encoded coordinates, shared by all blocks
+        Outputs
+            (n_blocks, n_points, n_out) prediction, in units of the signal
+        """
+        x = coords.expand(self.n_blocks, -1, -1)
+        *hidden, last = zip(self.weight, self.bias, strict=True)
+        for (weight, bias), a in zip(hidden, self.a, strict=False):
+            x = torch.baddbmm(bias, x, weight)
+            x = torch.exp(-(x**2) / (2 * a**2))
+        weight, bias = last
+        x = torch.baddbmm(bias, x, weight)
+        if self.output == "sigmoid":
+            return 0.5 + 0.5 * torch.tanh(0.5 * x)  # torch.sigmoid rounds by where a value lies in memory
+        return self.amplitude * torch.sin(self.a[-1] * x)
+
+    def select(self, rows: Tensor | slice) -> "BlockMLP":
+        """The networks of some blocks: a copy for a tensor of indices, views that share memory for a slice."""
+        part = BlockMLP(0, **self.shape)
+        for mine, theirs in ((self.weight, part.weight), (self.bias, part.bias), (self.a, part.a)):
+            for layer, parameter in enumerate(mine):
+                theirs[layer] = nn.Parameter(parameter.detach()[rows])
+        part.amplitude = self.amplitude[rows]
+        return part
+
+    @torch.no_grad()
+    def write_(self, rows: Tensor, part: "BlockMLP") -> None:
+        """Copy the parameters of `part` over those of some blocks."""
+        for mine, theirs in zip(self.parameters(), part.parameters(), strict=True):
+            mine[rows] = theirs
+
+
+@torch.no_grad()
+def init_blocks_(network: BlockMLP, blocks: Tensor, seed: int, level: int) -> None:
+    """Draw weights and biases uniform in +-1/sqrt(fan_in), a function of (seed, level, index in the grid) alone.
+
+    Inputs
+        blocks: (n_blocks,) ascending indices in the grid of the level
+    """
+    layers = list(zip(network.weight, network.bias, strict=True))
+    sizes = [parameter.shape[1:].numel() for layer in layers for parameter in layer]
+    values = iter(block_uniform(seed, level, blocks, sum(sizes)).split(sizes, dim=1))
+    for layer in layers:
+        fan_in = layer[0].shape[1]
+        for parameter in layer:
+            parameter.copy_(next(values).view(parameter.shape) / math.sqrt(fan_in))
+
+
+def blocks_at_once(n_points: int, b_chunks: int, device: torch.device) -> int:
+    """How many blocks to evaluate together: at most b_chunks, and no more points than keep memory small."""
+    points = _POINTS_AT_ONCE.get(device.type, _POINTS_AT_ONCE_ON_DEVICE)
+    return max(1, min(b_chunks, points // n_points))
+
+
+@torch.no_grad()
+def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
+    """Evaluate some blocks, each with the same bits whichever others are evaluated with it.
+
+    A product of one matrix, or of matrices of odd alignment, may be computed by another kernel than the same product in
+    a batch: so at least two blocks are computed, and points in multiples of 16.
+
+    Inputs
+        rows: which blocks
+        coords: (n_points, n_in) encoded coordinates
+    Outputs
+        (n_rows, n_points, n_out)
+    """
+    part = network.select(rows)
+    n_blocks, n_points = part.n_blocks, len(coords)
+    if n_blocks == 1:
+        part = part.select(torch.tensor([0, 0], device=coords.device))
+    coords = nn.functional.pad(coords, (0, 0, 0, -n_points % 16))
+    return part(coords)[:n_blocks, :n_points]

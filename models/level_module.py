@@ -1,0 +1,210 @@
+"""Lightning's part: the module that trains one level, the callback that prunes it, the bar that shows it."""
+
+import math
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from models.block_mlp import BlockMLP, predict
+from models.miner import Level, refine
+from models.ops import FIT_POINTS
+from utils.figures import highlight_blocks, thumbnail
+from utils.metrics import n_colours, psnr_from_mse
+from utils.pruning import make_optimizer, select_blocks, set_step
+from utils.rng import point_order
+
+
+class LevelModule(LightningModule):
+    """Trains the networks of one level.
+
+    `network` holds all active blocks; `twin` the training ones, rows `training_blocks` of it. An epoch of Lightning's
+    is a period: the epochs between two validations. A training batch is a visit, a validation batch a check.
+
+    Logged, over the epochs of the level: lr, train/loss (mean square error of the blocks that train), val/psnr (of the
+    level's reconstruction, dB), val/n_training_blocks.
+
+    Inputs
+        network: of the active blocks, initialised
+        coords: (n_points, n_in) encoded coordinates of a block's points
+        active: (n_active,) indices of these blocks in the grid of the level
+        residual: predictions are added to the base
+        block_sse: (n_grid,) squared error of the base in every block, which stands where no network does
+        n_values: true pixels times colour channels of the level, to which `block_sse` belongs
+        seed, level: key of the order of points
+        n_epochs, lr, batch_size: as the options say; the learning rate falls to lr/30 by a cosine over the epochs
+    """
+
+    def __init__(
+        self,
+        network: BlockMLP,
+        coords: Tensor,
+        active: Tensor,
+        *,
+        residual: bool,
+        block_sse: Tensor,
+        n_values: int,
+        seed: int,
+        level: int,
+        n_epochs: int,
+        lr: float,
+        batch_size: int,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.network = network
+        self.twin = network.select(torch.arange(network.n_blocks))
+        self.register_buffer("coords", coords)
+        self.register_buffer("active", active)
+        self.register_buffer("training_blocks", torch.arange(network.n_blocks))
+        self.register_buffer("block_sse", block_sse.float())
+        self.register_buffer("block_mse", torch.empty(0))  # of the training blocks, at the last validation
+        self.residual = residual
+        self.n_values = n_values
+        self.seed = seed
+        self.level = level
+        self.n_epochs = n_epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.n_epochs_done = 0
+        self.period_loss: dict[int, float] = {}
+        self.progress = {"blocks": str(network.n_blocks)}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return make_optimizer(self.twin, self.lr)
+
+    def learning_rate(self, epochs: range) -> Tensor:
+        """(n_epochs,) cosine from lr to lr/30 (Loshchilov and Hutter, SGDR, 2017, eq. 5)."""
+        lowest = self.lr / 30
+        phase = torch.tensor(epochs, dtype=torch.float64) / self.n_epochs * math.pi
+        return lowest + (self.lr - lowest) * (1 + phase.cos()) / 2
+
+    def training_step(self, visit: Any, _: int) -> None:
+        part, optimizer = select_blocks(self.twin, self.optimizers(use_pl_optimizer=False), visit.rows)
+        set_step(optimizer, visit.epochs.start * -(-len(self.coords) // self.batch_size))
+        losses = FIT_POINTS["reference"](
+            part,
+            optimizer,
+            self.coords,
+            visit.target,
+            point_order(self.seed, self.level, visit.epochs, len(self.coords)).to(self.device),
+            self.batch_size,
+            self.learning_rate(visit.epochs),
+        )
+        for epoch, loss in zip(visit.epochs, losses.sum(1).tolist(), strict=True):
+            self.period_loss[epoch] = self.period_loss.get(epoch, 0.0) + loss / self.twin.n_blocks
+        self.progress["loss"] = f"{losses[-1].mean().item():.2e}"
+
+    def on_validation_epoch_start(self) -> None:
+        self.block_mse = self.coords.new_empty(self.twin.n_blocks)
+
+    def validation_step(self, check: Any, _: int) -> None:
+        prediction = predict(self.twin, check.rows, self.coords)
+        reconstruction = (check.base + prediction if self.residual else prediction).clamp(0, 1)
+        target = check.signal - check.base if self.residual else check.signal
+        self.block_mse[check.rows] = (prediction - target).square().mean(dim=(1, 2))
+        error = (reconstruction - check.signal)[..., : n_colours(check.signal.shape[-1])].square().sum(2)
+        self.block_sse[self.active[self.training_blocks[check.rows]]] = (error * check.true).sum(1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Runs after the callbacks' hooks of this name: the blocks left are those that survived."""
+        rates = self.learning_rate(range(self.n_epochs)).tolist()
+        for epoch, loss in self.period_loss.items():
+            self.logger.log_metrics({"lr": rates[epoch], "train/loss": loss}, step=epoch + 1)
+        self.n_epochs_done = max(self.period_loss) + 1
+        self.period_loss = {}
+
+        psnr = psnr_from_mse(self.block_sse.cpu().sum(dtype=torch.float64).item() / self.n_values)
+        n_training = self.twin.n_blocks
+        self.log("val/n_training_blocks", float(n_training), logger=False)  # for EarlyStopping
+        self.logger.log_metrics({"val/psnr": psnr, "val/n_training_blocks": n_training}, step=self.n_epochs_done)
+        self.progress |= {"psnr": f"{psnr:.2f}", "blocks": str(n_training)}
+
+
+class BlockPruning(Callback):
+    """Blocks leave as they converge.
+
+    After every validation
+    - the parameters of all training blocks are copied to their rows of the level's network;
+    - blocks whose mean square error over all their points is at most loss_thr stop training;
+    - the survivors' parameters and moments are copied to a shrunken twin network and optimizer.
+    """
+
+    def __init__(self, loss_thr: float):
+        self.loss_thr = loss_thr
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LevelModule) -> None:
+        module.network.write_(module.training_blocks, module.twin)
+        survivors = (~(module.block_mse <= self.loss_thr)).nonzero().squeeze(1)
+        if len(survivors) < module.twin.n_blocks:
+            module.twin, optimizer = select_blocks(module.twin, trainer.optimizers[0], survivors)
+            trainer.optimizers = [optimizer]
+            module.training_blocks = module.training_blocks[survivors]
+
+
+class LevelProgressBar(ProgressBar):
+    """One bar a level: epochs, loss, PSNR, blocks left."""
+
+    def __init__(self, level: int):
+        super().__init__()
+        self.level = level
+        self.bar: tqdm | None = None
+
+    def disable(self) -> None:
+        """Called by Lightning on all processes but the first."""
+        self.bar = tqdm(disable=True)
+
+    def on_train_start(self, trainer: Trainer, module: LevelModule) -> None:
+        self.bar = self.bar or tqdm(
+            desc=f"level {self.level}",
+            total=module.n_epochs,
+            dynamic_ncols=True,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| epoch {n:.0f}/{total} [{elapsed}<{remaining}{postfix}]",
+        )
+
+    def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Any, _: int) -> None:
+        self.bar.set_postfix(module.progress, refresh=False)
+        self.bar.update(len(visit.epochs) * visit.target.shape[1] / module.twin.n_blocks)
+
+    def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
+        self.bar.set_postfix(module.progress)
+
+    def on_train_end(self, trainer: Trainer, module: LevelModule) -> None:
+        self.bar.close()
+
+
+class LevelImages(Callback):
+    """After every validation, pictures of the level for TensorBoard, each at most 1024 pixels long.
+
+    image/l{j} the reconstruction, laplacian/l{j} what the networks add to the base (grey is nothing, black and white
+    the largest residual of the level), training_blocks/l{j} the reconstruction, dark where no block trains any more.
+
+    Inputs
+        index: j
+        level: whose network is the one that the module trains
+        base: (c, h, w) the upsampled coarser level
+        b_chunks: blocks evaluated at once, at most
+    """
+
+    def __init__(self, index: int, level: Level, base: Tensor, b_chunks: int):
+        self.index = index
+        self.level = level
+        self.base = base
+        self.b_chunks = b_chunks
+
+    def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
+        level, base = self.level, self.base
+        image = refine(level, base, tuple((0, length) for length in level.size), b_chunks=self.b_chunks)
+        largest = float(level.network.amplitude.max())
+        training = module.active[module.training_blocks].cpu()
+        figures = {
+            "image": image,
+            "laplacian": (0.5 + (image - base) / (2 * largest)).clamp(0, 1),
+            "training_blocks": highlight_blocks(image, level.patch_size, training),
+        }
+        for name, figure in figures.items():
+            colours = figure[: n_colours(len(figure))]
+            trainer.logger.experiment.add_image(f"{name}/l{self.index}", thumbnail(colours), module.n_epochs_done)

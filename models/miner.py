@@ -1,0 +1,217 @@
+"""From levels back to the signal: the only decoder, for validation, the command line and notebooks alike.
+
+Notation: level 0 is the finest; a *window* is a (start, stop) pair along each axis, in pixels of its level.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.block_mlp import BlockMLP, blocks_at_once, predict
+from models.encoding import encode
+from utils.blocks import block_coords, gather_blocks, grid_shape, scatter_blocks_
+from utils.checkpoint import find_levels, level_path, load_level
+from utils.errors import InputError
+from utils.pyramid import source_window, upsample
+
+Window = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one level adds to the next coarser one.
+
+    size: of the level, without padding
+    patch_size: pixels of a block along each axis
+    n_freq: frequencies of the positional encoding, or None
+    residual: the network predicts the difference to the upsampled coarser level, else the signal itself
+    active: (n_grid,) bool, which blocks of the grid have a network
+    network: the networks of the active blocks, in their order in the grid
+    """
+
+    size: tuple[int, ...]
+    patch_size: tuple[int, ...]
+    n_freq: int | None
+    residual: bool
+    active: Tensor
+    network: BlockMLP
+
+    @property
+    def active_grid(self) -> Tensor:
+        """(*grid) bool"""
+        return self.active.view(grid_shape(self.size, self.patch_size))
+
+    def record(self) -> dict[str, Any]:
+        """Plain data, from which `from_record` rebuilds the level."""
+        return {
+            "size": list(self.size),
+            "patch_size": list(self.patch_size),
+            "n_freq": self.n_freq,
+            "residual": self.residual,
+            "active": self.active.cpu(),
+            "network_shape": self.network.shape,
+            "network": {name: tensor.cpu() for name, tensor in self.network.state_dict().items()},
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "Level":
+        active = record["active"]
+        network = BlockMLP(int(active.sum()), **record["network_shape"]).to(active.device)
+        network.load_state_dict(record["network"])
+        return cls(
+            size=tuple(record["size"]),
+            patch_size=tuple(record["patch_size"]),
+            n_freq=record["n_freq"],
+            residual=record["residual"],
+            active=active,
+            network=network,
+        )
+
+
+def refine(level: Level, base: Tensor, window: Window, scale: int = 1, b_chunks: int = 16384) -> Tensor:
+    """Add a level's networks to the upsampled coarser level, touching only the blocks that the window needs.
+
+    Inputs
+        base: (c, *[(stop - start) * scale]) the upsampled coarser level in the window; it is left as it is
+        window: in pixels of this level
+        scale: samples a pixel along each axis
+        b_chunks: blocks evaluated at once, at most
+    Outputs
+        (c, *[(stop - start) * scale]) in [0, 1]
+    """
+    device = base.device
+    first = [start // patch for (start, _), patch in zip(window, level.patch_size, strict=True)]
+    grid_window = tuple(
+        slice(low, -(-stop // patch)) for low, (_, stop), patch in zip(first, window, level.patch_size, strict=True)
+    )
+    grid = grid_shape(level.size, level.patch_size)
+    row_of_block = torch.where(level.active, level.active.cumsum(0) - 1, -1).view(grid)[grid_window]
+    blocks = (row_of_block.flatten() >= 0).nonzero().squeeze(1)  # in the grid of the window
+    rows = row_of_block.flatten()[blocks]
+
+    fine_patch = tuple(patch * scale for patch in level.patch_size)
+    canvas = base.new_zeros(len(base), *[n * patch for n, patch in zip(row_of_block.shape, fine_patch, strict=True)])
+    inner = tuple(
+        slice((start - low * patch) * scale, (stop - low * patch) * scale)
+        for low, (start, stop), patch in zip(first, window, level.patch_size, strict=True)
+    )
+    canvas[:, *inner] = base
+    coords = encode(block_coords(level.patch_size, scale).to(device), level.n_freq)
+    for some in torch.arange(len(blocks), device=device).split(blocks_at_once(len(coords), b_chunks, device)):
+        values = predict(level.network, rows[some], coords)
+        if level.residual:
+            values = values + gather_blocks(canvas, fine_patch, blocks[some])
+        scatter_blocks_(canvas, fine_patch, blocks[some], values.clamp_(0, 1))
+    return canvas[:, *inner].contiguous()
+
+
+class MINER:
+    """A fitted signal: decodes any level, any crop of it, between the pixels too."""
+
+    def __init__(
+        self,
+        levels: dict[int, Level],
+        *,
+        n_scales: int,
+        n_channels: int,
+        size: tuple[int, ...],
+        source: dict[str, Any] | None = None,
+    ):
+        """
+        Inputs
+            levels: the fitted ones, from the coarsest on without a gap
+            n_scales: levels of the pyramid, fitted or not
+            size: of level 0
+            source: what the file that was fitted looked like; for a picture `bits`, those of a channel
+        """
+        self.levels = levels
+        self.n_scales = n_scales
+        self.n_channels = n_channels
+        self.size = size
+        self.source = source or {}
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "MINER":
+        """Read a run's checkpoints. Where fine levels are missing, the ones that are there can be decoded.
+
+        Errors
+            InputError for a folder without checkpoints, without its coarsest level, or with levels of different runs
+        """
+        folder = Path(folder)
+        found = find_levels(folder)
+        if not found:
+            raise InputError(f"{folder} holds no checkpoints (l0.ckpt, l1.ckpt, ...)")
+        records = {level: load_level(level_path(folder, level), device) for level in found}
+        run = records[found[0]]["run"]
+        for level in found:
+            if records[level]["run"] != run or records[level]["level"] != level:
+                raise InputError(f"l{found[0]}.ckpt and l{level}.ckpt in {folder} are of different runs")
+        missing = set(range(found[0], run["n_scales"])) - set(found)
+        if missing:
+            raise InputError(f"{folder} lacks l{max(missing)}.ckpt, which the finer levels build on")
+        levels = {level: Level.from_record(record) for level, record in records.items()}
+        return cls(
+            levels,
+            n_scales=run["n_scales"],
+            n_channels=run["n_channels"],
+            size=tuple(run["size"]),
+            source=run["source"],
+        )
+
+    @property
+    def finest(self) -> int:
+        """The finest level that can be decoded: 0 for a finished run."""
+        return min(self.levels)
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(level.network.n_parameters for level in self.levels.values())
+
+    @torch.no_grad()
+    def decode(self, level: int = 0, crop: Window | None = None, scale: int = 1, b_chunks: int = 16384) -> Tensor:
+        """Decode a level, or a crop of it, touching only the blocks that the crop needs at each level.
+
+        Between the pixels a level is its networks, sampled there, added to the linear interpolation of the next coarser
+        level's pixels. Odd scales pass through the pixel centres exactly. A crop has the same bits as the same part of
+        the whole.
+
+        Inputs
+            crop: (start, stop) along each axis, in pixels of the level; None for all of it
+            scale: samples a pixel along each axis
+            b_chunks: blocks evaluated at once, at most
+        Outputs
+            (c, *[(stop - start) * scale]) in [0, 1]
+        Errors
+            InputError for a level that is not there, a crop that is empty or leaves the signal, a scale below 1
+
+        >>> model = MINER.load("ckpts/quickstart")
+        >>> model.decode(level=1, crop=((0, 64), (128, 256))).shape
+        torch.Size([1, 64, 128])
+        """
+        if level not in self.levels:
+            raise InputError(f"level {level} is not there: levels {self.finest} to {self.n_scales - 1} are")
+        size = self.levels[level].size
+        crop = tuple((0, length) for length in size) if crop is None else tuple(crop)
+        if len(crop) != len(size) or any(
+            not 0 <= start < stop <= length for (start, stop), length in zip(crop, size, strict=True)
+        ):
+            raise InputError(f"crop {crop} is not inside level {level}, which is {size}")
+        if scale < 1:
+            raise InputError(f"scale {scale} is less than 1")
+        device = self.levels[level].active.device
+        wanted = tuple((start * scale, stop * scale) for start, stop in crop)
+        if level == self.n_scales - 1:
+            base = torch.zeros(self.n_channels, *[stop - start for start, stop in wanted], device=device)
+        else:
+            coarse_size = self.levels[level + 1].size
+            factor = 2 * scale
+            window = tuple(
+                source_window(start, stop, factor, length)
+                for (start, stop), length in zip(wanted, coarse_size, strict=True)
+            )
+            coarse = self.decode(level + 1, window, b_chunks=b_chunks)
+            base = upsample(coarse, factor, wanted, tuple(start for start, _ in window), coarse_size)
+        return refine(self.levels[level], base, crop, scale, b_chunks)

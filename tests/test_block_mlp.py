@@ -1,0 +1,104 @@
+import math
+
+import pytest
+import torch
+
+from models.block_mlp import BlockMLP, init_blocks_, predict
+from models.encoding import encode, encoded_width
+from utils.blocks import block_coords
+
+SHAPES = [
+    dict(n_in=16, n_out=3, n_layers=3, n_hidden=20, output="sine"),
+    dict(n_in=2, n_out=1, n_layers=4, n_hidden=20, output="sigmoid"),
+    dict(n_in=7, n_out=4, n_layers=2, n_hidden=20, output="sine"),
+]
+
+
+def make_network(n_blocks: int, shape: dict, seed: int = 0) -> BlockMLP:
+    """Random everything: initial weights, and widths and amplitudes away from their initial values too."""
+    network = BlockMLP(n_blocks, **shape)
+    init_blocks_(network, torch.arange(n_blocks), seed, level=0)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for a in network.a:
+            a.copy_(0.1 + torch.rand(a.shape, generator=generator))
+        network.amplitude.copy_(torch.rand(network.amplitude.shape, generator=generator))
+    return network
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batched_blocks_equal_separate_mlps(shape):
+    network = make_network(5, shape).double()
+    coords = torch.rand(63, shape["n_in"], dtype=torch.float64) * 2 - 1
+    together = network(coords)
+    for block in range(5):
+        x = coords
+        for layer in range(shape["n_layers"]):
+            x = x @ network.weight[layer][block] + network.bias[layer][block]
+            if layer < shape["n_layers"] - 1:
+                x = torch.exp(-0.5 * (x / network.a[layer][block]) ** 2)
+        if shape["output"] == "sine":
+            x = network.amplitude[block] * torch.sin(network.a[-1][block] * x)
+        else:
+            x = 1 / (1 + torch.exp(-x))
+        torch.testing.assert_close(together[block], x)
+
+
+def test_parameter_count_of_the_default_image_network():
+    residual = BlockMLP(7, n_in=encoded_width(2, 4), n_out=3, n_layers=3, n_hidden=20, output="sine")
+    signal = BlockMLP(7, n_in=encoded_width(2, 4), n_out=3, n_layers=3, n_hidden=20, output="sigmoid")
+    assert residual.n_parameters == 7 * 826
+    assert signal.n_parameters == 7 * 825, "a sigmoid has no width"
+
+
+def test_initial_weights_fill_the_interval_that_the_fan_in_sets():
+    network = BlockMLP(300, **SHAPES[0])
+    init_blocks_(network, torch.arange(300), seed=0, level=0)
+    for weight, bias in zip(network.weight, network.bias, strict=True):
+        bound = 1 / math.sqrt(weight.shape[1])
+        for parameter in (weight, bias):
+            assert 0.99 * bound < parameter.abs().max() <= bound
+    assert all((a == 0.1).all() for a in network.a)
+
+
+def test_initial_weights_belong_to_the_place_in_the_grid():
+    every = BlockMLP(50, **SHAPES[0])
+    init_blocks_(every, torch.arange(50), seed=3, level=1)
+    some = torch.tensor([2, 3, 17, 49])
+    few = BlockMLP(4, **SHAPES[0])
+    init_blocks_(few, some, seed=3, level=1)
+    for whole, part in zip(every.parameters(), few.parameters(), strict=True):
+        assert torch.equal(whole[some], part)
+
+
+@pytest.mark.parametrize("n_points", [1, 27, 63, 256, 625])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_prediction_has_the_same_bits_whichever_blocks_are_computed_with_it(shape, n_points):
+    network = make_network(9, shape)
+    coords = torch.rand(n_points, shape["n_in"])
+    together = predict(network, slice(None), coords)
+    assert together.shape == (9, n_points, shape["n_out"])
+    for rows in ([4], [0, 8], [8, 3, 5]):
+        assert torch.equal(predict(network, torch.tensor(rows), coords), together[rows])
+    torch.testing.assert_close(together, network(coords))
+    assert predict(network, torch.tensor([], dtype=torch.long), coords).shape == (0, n_points, shape["n_out"])
+
+
+def test_selecting_by_slice_shares_memory_and_by_index_copies():
+    network = make_network(6, SHAPES[0])
+    before = network.weight[0].detach().clone()
+    network.select(torch.tensor([1, 2])).weight[0].data.zero_()
+    assert torch.equal(network.weight[0], before)
+    network.select(slice(1, 3)).weight[0].data.zero_()
+    assert (network.weight[0][1:3] == 0).all()
+    assert torch.equal(network.weight[0][3:], before[3:])
+
+
+def test_encoding_is_sines_and_cosines_of_octaves():
+    coords = torch.tensor([[0.3, -0.7]])
+    features = encode(coords, 2)[0]
+    phases = [0.3, -0.7, 0.6, -1.4]
+    expected = [math.sin(x) for x in phases] + [math.cos(x) for x in phases]
+    torch.testing.assert_close(features, torch.tensor(expected))
+    assert torch.equal(encode(coords, None), coords)
+    assert encode(block_coords((5, 5)), 4).shape == (25, encoded_width(2, 4)) == (25, 16)

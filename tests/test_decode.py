@@ -1,0 +1,214 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import ASTRONAUT, ROOT
+
+from datasets.signals import read_picture
+from models.block_mlp import BlockMLP, init_blocks_
+from models.miner import MINER, Level
+from utils.checkpoint import load_level, save_level
+from utils.errors import InputError
+from utils.figures import LEVEL_COLOURS
+from utils.metrics import psnr
+from utils.pyramid import level_size
+
+
+@pytest.fixture(scope="module")
+def model() -> MINER:
+    """Three levels of random networks over 45 x 61 pixels, every second block active in the finer ones."""
+    size, patch_size = (45, 61), (8, 8)
+    levels = {}
+    for index in range(3):
+        length = level_size(size, index)
+        n_grid = -(-length[0] // 8) * -(-length[1] // 8)
+        active = torch.ones(n_grid, dtype=torch.bool) if index == 2 else torch.arange(n_grid) % 2 == 0
+        output = "sigmoid" if index == 2 else "sine"
+        network = BlockMLP(int(active.sum()), n_in=16, n_out=3, n_layers=3, n_hidden=20, output=output, a=0.5)
+        init_blocks_(network, active.nonzero().squeeze(1), seed=5, level=index)
+        levels[index] = Level(length, patch_size, 4, index < 2, active, network)
+    return MINER(levels, n_scales=3, n_channels=3, size=size)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_decode_of_a_crop_equals_the_crop_of_the_decode(model, level, scale):
+    height, width = model.levels[level].size
+    whole = model.decode(level, scale=scale)
+    assert whole.shape == (3, height * scale, width * scale)
+    for crop in [((0, 1), (0, 1)), ((3, 9), (7, 8)), ((height - 2, height), (0, width)), ((1, height), (5, width - 1))]:
+        part = model.decode(level, crop, scale)
+        assert torch.equal(part, whole[:, *(slice(start * scale, stop * scale) for start, stop in crop)])
+
+
+@pytest.mark.parametrize("scale", [3, 5])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_odd_scales_reproduce_the_pixel_centres(model, level, scale):
+    dense = model.decode(level, scale=scale)
+    torch.testing.assert_close(
+        dense[:, scale // 2 :: scale, scale // 2 :: scale], model.decode(level), rtol=0, atol=1e-6
+    )
+
+
+def test_decoding_does_not_depend_on_the_chunks(model):
+    assert torch.equal(model.decode(b_chunks=1), model.decode())
+
+
+def test_a_crop_touches_only_the_blocks_that_it_needs(model):
+    """Blocks that a crop does not need are filled with NaN, and do not show."""
+    crop = ((17, 20), (33, 39))
+    needed = {  # rows and columns of the grid; at level 1 the crop and two pixels around it, the reach of the spline
+        0: (slice(2, 3), slice(4, 5)),
+        1: (slice(0, 2), slice(1, 3)),
+        2: (slice(None), slice(None)),
+    }
+    spoilt = {}
+    for index, level in model.levels.items():
+        keep = torch.zeros_like(level.active_grid)
+        keep[needed[index]] = True
+        network = level.network.select(torch.arange(level.network.n_blocks))
+        with torch.no_grad():
+            network.bias[-1][~keep[level.active_grid]] = torch.nan
+        spoilt[index] = replace(level, network=network)
+    other = MINER(spoilt, n_scales=3, n_channels=3, size=model.size)
+    assert torch.equal(other.decode(crop=crop), model.decode(crop=crop))
+    assert other.decode().isnan().any()
+    assert other.decode(1).isnan().any()
+
+
+def test_inactive_blocks_keep_the_upsampled_value(model):
+    finest = model.levels[0]
+    bare = replace(finest, active=torch.zeros_like(finest.active), network=finest.network.select(slice(0, 0)))
+    plain = MINER({**model.levels, 0: bare}, n_scales=3, n_channels=3, size=model.size)
+    assert torch.equal(plain.decode()[:, :8, 8:16], model.decode()[:, :8, 8:16]), "block 1 is inactive"
+    assert not torch.equal(plain.decode()[:, :8, :8], model.decode()[:, :8, :8]), "block 0 is active"
+
+
+@pytest.mark.parametrize("crop", [((0, 0), (0, 5)), ((-1, 5), (0, 5)), ((0, 46), (0, 5)), ((5, 4), (0, 5)), ((0, 5),)])
+def test_a_crop_outside_is_refused(model, crop):
+    with pytest.raises(InputError, match="not inside level 0"):
+        model.decode(crop=crop)
+
+
+def test_records_come_back_and_equal_records_give_equal_bytes(model, tmp_path):
+    record = model.levels[1].record()
+    save_level(tmp_path / "l1.ckpt", record)
+    save_level(tmp_path / "other.ckpt", record)
+    assert (tmp_path / "l1.ckpt").read_bytes() == (tmp_path / "other.ckpt").read_bytes()
+    level = Level.from_record(load_level(tmp_path / "l1.ckpt"))
+    again = MINER({**model.levels, 1: level}, n_scales=3, n_channels=3, size=model.size)
+    assert torch.equal(again.decode(), model.decode())
+
+
+def test_decoding_needs_only_the_files_and_never_imports_lightning(small_run, tmp_path):
+    """In a process of its own, from a copy of the checkpoints alone."""
+    for path in small_run.glob("l*.ckpt"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    script = (
+        "import sys; from models.miner import MINER; picture = MINER.load(sys.argv[1]).decode();"
+        "print(tuple(picture.shape), [name for name in sys.modules if 'lightning' in name or name == 'datasets'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "(3, 75, 100) []"
+
+
+def test_a_run_without_its_finest_level_decodes_the_others(small_run, tmp_path):
+    for level in (1, 2):
+        (tmp_path / f"l{level}.ckpt").write_bytes((small_run / f"l{level}.ckpt").read_bytes())
+    model = MINER.load(tmp_path)
+    assert model.finest == 1
+    assert torch.equal(model.decode(1), MINER.load(small_run).decode(1))
+    with pytest.raises(InputError, match="level 0 is not there: levels 1 to 2 are"):
+        model.decode(0)
+    (tmp_path / "l2.ckpt").unlink()
+    with pytest.raises(InputError, match=r"lacks l2\.ckpt"):
+        MINER.load(tmp_path)
+
+
+def test_damaged_and_foreign_checkpoints_are_named(small_run, tmp_path):
+    with pytest.raises(InputError, match="holds no checkpoints"):
+        MINER.load(tmp_path)
+    whole = (small_run / "l2.ckpt").read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"hello", whole[:100]):
+        (tmp_path / "l2.ckpt").write_bytes(content)
+        with pytest.raises(InputError, match=r"l2\.ckpt is damaged"):
+            MINER.load(tmp_path)
+    torch.save({"weights": 1}, tmp_path / "l2.ckpt")
+    with pytest.raises(InputError, match=r"l2\.ckpt is no checkpoint of a level"):
+        MINER.load(tmp_path)
+    torch.save(load_level(small_run / "l2.ckpt") | {"version": 99}, tmp_path / "l2.ckpt")
+    with pytest.raises(InputError, match="format version 99"):
+        MINER.load(tmp_path)
+
+
+def test_levels_of_different_runs_are_told_apart(small_run, tmp_path):
+    for level in (0, 1, 2):
+        (tmp_path / f"l{level}.ckpt").write_bytes((small_run / f"l{level}.ckpt").read_bytes())
+    record = load_level(tmp_path / "l0.ckpt")
+    record["run"]["options"]["seed"] = 99
+    torch.save(record, tmp_path / "l0.ckpt")
+    with pytest.raises(InputError, match="different runs"):
+        MINER.load(tmp_path)
+
+
+def test_reconstruct_writes_what_decode_gives(command, small_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = MINER.load(small_run)
+    for name, arguments, expected in [
+        ("whole.png", [], model.decode()),
+        ("level.tif", ["--level", 1], model.decode(1)),
+        ("crop.png", ["--crop", 10, 20, 30, 7], model.decode(crop=((20, 27), (10, 40)))),
+        ("dense.png", ["--crop", 10, 20, 30, 7, "--scale", 4], model.decode(crop=((20, 27), (10, 40)), scale=4)),
+        ("deep.png", ["--bits", 16], model.decode()),
+    ]:
+        outcome = command("reconstruct.py", small_run, "--out", name, *arguments)
+        assert outcome.status == 0, outcome.error
+        read = read_picture(name)
+        assert read.bits == (16 if name == "deep.png" else 8)
+        torch.testing.assert_close(read.values, expected, rtol=0, atol=0.51 / (2**read.bits - 1))
+
+
+def test_reconstruct_compares_with_the_original(command, small_run, astronaut):
+    outcome = command("reconstruct.py", small_run, "--original", ASTRONAUT)
+    expected = psnr(MINER.load(small_run).decode(), astronaut)
+    assert outcome.out.splitlines()[0] == f"PSNR : {expected:.4f} dB"
+    assert 0.8 < float(outcome.out.split()[-1]) < 1
+    crop = command("reconstruct.py", small_run, "--original", ASTRONAUT, "--crop", 30, 20, 40, 40, "--level", 0)
+    cropped = psnr(MINER.load(small_run).decode()[:, 20:60, 30:70], astronaut[:, 20:60, 30:70])
+    assert crop.out.splitlines()[0] == f"PSNR : {cropped:.4f} dB"
+
+
+def test_reconstruct_outlines_the_blocks(command, small_run, tmp_path):
+    outcome = command("reconstruct.py", small_run, "--out", tmp_path / "blocks.png", "--blocks")
+    assert outcome.status == 0, outcome.error
+    drawn = read_picture(tmp_path / "blocks.png").values
+    assert torch.allclose(drawn[:, 0, 1], LEVEL_COLOURS[2]), "the corner is a border of the coarsest level"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--out writes a picture, --original compares"),
+        (["--out", "x.gif"], "suffix '.gif' is none of"),
+        (["--out", "x.jpg", "--bits", "16"], "JPEG holds 8 bits"),
+        (["--out", "x.png", "--level", "7"], "level 7 is not there: levels 0 to 2 are"),
+        (["--out", "x.png", "--crop", "90", "0", "20", "20"], "not inside level 0, which is"),
+        (["--out", "x.png", "--scale", "0"], "scale 0 is less than 1"),
+        (["--out", "x.png", "--original", str(ASTRONAUT), "--scale", "2"], "--original works with --scale 1"),
+        (["--original", "nowhere.png"], "nowhere.png: no such file"),
+        (["--original", str(ROOT / "images" / "pluto.png")], "has 1 channels, the fit 3"),
+        (["--out", "x.png", "--crop", "1", "2"], "--crop"),
+        (["--out", "x.png", "--frobnicate"], "unrecognized arguments: --frobnicate"),
+    ],
+)
+def test_reconstruct_says_what_is_wrong_in_one_line(command, small_run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    outcome = command("reconstruct.py", small_run, *arguments)
+    assert outcome.status not in (0, None)
+    assert message in outcome.error
+    assert len(outcome.error.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,148 @@
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+import tifffile
+import torch
+
+from datasets.signals import read_picture, write_picture
+from utils.errors import InputError
+
+GENERATOR = np.random.default_rng(0)
+RGB = GENERATOR.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+RGB16 = GENERATOR.integers(0, 65536, (20, 30, 4), dtype=np.uint16)
+
+
+def channels_first(pixels: np.ndarray) -> torch.Tensor:
+    peak = np.iinfo(pixels.dtype).max
+    return torch.from_numpy(np.moveaxis(np.atleast_3d(pixels), 2, 0) / peak).float()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_upright(tmp_path, suffix, orientation):
+    path = tmp_path / f"turned.{suffix}"
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(RGB).save(path, exif=exif.tobytes())
+    upright = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(path)))
+    assert upright.shape == ((20, 30, 3) if orientation < 5 else (30, 20, 3))
+    torch.testing.assert_close(read_picture(path).values, channels_first(upright))
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "n_channels"),
+    [
+        ("grey.png", "L", 1),
+        ("bilevel.png", "1", 1),
+        ("palette.png", "P", 3),
+        ("grey_alpha.png", "LA", 4),
+        ("alpha.png", "RGBA", 4),
+        ("grey.jpg", "L", 1),
+        ("print.jpg", "CMYK", 3),
+        ("bilevel.tif", "1", 1),
+        ("palette.tif", "P", 3),
+        ("grey_alpha.tif", "LA", 4),
+        ("alpha.tif", "RGBA", 4),
+    ],
+)
+def test_every_kind_of_picture_is_read_as_pillow_reads_it(tmp_path, name, mode, n_channels):
+    picture = PIL.Image.fromarray(RGB).convert(mode)
+    picture.save(tmp_path / name)
+    expected = PIL.Image.open(tmp_path / name).convert({1: "L", 3: "RGB", 4: "RGBA"}[n_channels])
+    read = read_picture(tmp_path / name)
+    assert read.bits == 8
+    assert torch.equal((read.values * 255).round().byte().movedim(0, 2).squeeze(2), torch.tensor(np.asarray(expected)))
+
+
+@pytest.mark.parametrize("pixels", [RGB16[..., 0], RGB16[..., :3], RGB16], ids=["grey", "RGB", "RGBA"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_come_back_as_they_went(tmp_path, pixels, suffix):
+    values = channels_first(pixels)
+    write_picture(tmp_path / f"deep.{suffix}", values, bits=16)
+    read = read_picture(tmp_path / f"deep.{suffix}")
+    assert read.bits == 16
+    assert torch.equal(read.values, values)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_eight_bits_come_back_as_they_went(tmp_path, suffix):
+    write_picture(tmp_path / f"plain.{suffix}", channels_first(RGB), bits=8)
+    assert torch.equal(read_picture(tmp_path / f"plain.{suffix}").values, channels_first(RGB))
+    assert np.array_equal(np.asarray(PIL.Image.open(tmp_path / f"plain.{suffix}")), RGB)
+
+
+def test_planes_and_inverted_greys_of_tiff(tmp_path):
+    tifffile.imwrite(tmp_path / "planes.tif", RGB.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    assert torch.equal(read_picture(tmp_path / "planes.tif").values, channels_first(RGB))
+    tifffile.imwrite(tmp_path / "inverted.tif", 255 - RGB[..., 0], photometric="miniswhite")
+    assert torch.equal(read_picture(tmp_path / "inverted.tif").values, channels_first(RGB[..., 0]))
+
+
+def test_pictures_beyond_the_readers_own_limits(tmp_path):
+    """Pillow refuses more than 179 million pixels, OpenCV 2^30: each is read, at a size that fits a test's memory."""
+    PIL.Image.new("1", (15000, 12500)).save(tmp_path / "large.png")
+    picture = read_picture(tmp_path / "large.png", size=(4, 4))
+    assert picture.values.shape == (1, 4, 4)
+
+
+def test_shrinking_takes_the_mean_of_the_pixels(tmp_path):
+    PIL.Image.fromarray(RGB).save(tmp_path / "small.png")
+    shrunk = read_picture(tmp_path / "small.png", size=(10, 10)).values
+    mean = channels_first(RGB).unflatten(2, (10, 3)).unflatten(1, (10, 2)).mean(dim=(2, 4))
+    torch.testing.assert_close(shrunk, mean, rtol=0, atol=0.51 / 255)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.png", None, "no such file"),
+        ("empty.png", b"", "is no picture"),
+        ("text.jpg", b"hello", "is no picture"),
+        ("broken.tif", b"II*\0\xff\xff\xff\xff", "is no TIFF"),
+    ],
+)
+def test_what_is_no_picture_is_named(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_picture(tmp_path / name)
+    assert name in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_a_truncated_picture_is_refused(tmp_path, suffix):
+    path = tmp_path / f"cut.{suffix}"
+    PIL.Image.fromarray(RGB).save(path)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(InputError, match="cut"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int32, np.uint32])
+def test_other_numbers_are_refused_with_what_works(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "numbers.tif", RGB.astype(dtype), photometric="rgb")
+    with pytest.raises(InputError, match=f"{np.dtype(dtype)} values.*8 or 16 bits"):
+        read_picture(tmp_path / "numbers.tif")
+
+
+def test_hdr_is_refused_with_what_works(tmp_path):
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "light.hdr"), RGB.astype(np.float32))
+    with pytest.raises(InputError, match=r"float32 values.*8 or 16 bits"):
+        read_picture(tmp_path / "light.hdr")
+
+
+def test_what_a_file_cannot_hold_is_refused_and_an_old_file_stays(tmp_path):
+    old = tmp_path / "old.jpg"
+    old.write_bytes(b"precious")
+    for values, bits, message in [(RGB, 16, "--bits 8"), (np.dstack([RGB, RGB[..., :1]]), 8, "--no_alpha")]:
+        with pytest.raises(InputError, match=message):
+            write_picture(old, channels_first(values), bits)
+    assert old.read_bytes() == b"precious"
+    with pytest.raises(InputError, match=r"suffix '\.bmp'"):
+        write_picture(tmp_path / "x.bmp", channels_first(RGB), 8)
+    with pytest.raises(InputError, match=r"cannot write.*No such file"):
+        write_picture(tmp_path / "nowhere" / "x.png", channels_first(RGB), 8)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.jpg"]

@@ -1,0 +1,44 @@
+import torch
+
+from datasets.targets import coarsest_target, finer_target
+
+
+def test_a_block_is_active_iff_its_mean_square_residual_is_above_the_threshold():
+    base = torch.full((3, 20, 30), 0.5)
+    signal = base.clone()
+    signal[:, 0:8, 8:16] += 0.011  # block 1: mean square 1.21e-4
+    signal[:, 8:16, 0:8] += 0.009  # block 4: 0.81e-4
+    signal[2, 16:, 24:] -= 0.2  # block 11, four rows of its eight, replicated to all of them
+    target = finer_target(signal, base, (8, 8), loss_thr=1e-4, residual=True)
+    assert target.active.tolist() == [1, 11]
+    torch.testing.assert_close(target.amplitude, torch.tensor([0.011, 0.2]))
+
+
+def test_targets_are_what_the_base_lacks():
+    signal, base = torch.rand(3, 20, 30), torch.rand(3, 20, 30)
+    laplacian = finer_target(signal, base, (8, 8), loss_thr=0.0, residual=True)
+    gaussian = finer_target(signal, base, (8, 8), loss_thr=0.0, residual=False)
+    rows = torch.tensor([0, 5])
+    blocks_signal, blocks_base = laplacian.gather(rows)
+    assert blocks_signal.shape == (2, 64, 3)
+    assert torch.equal(laplacian.points_major(rows), (blocks_signal - blocks_base).transpose(0, 1))
+    assert torch.equal(gaussian.points_major(rows), blocks_signal.transpose(0, 1))
+    assert torch.equal(blocks_signal[1, 9], signal[:, 8 + 1, 8 + 1]), "row 5 of a grid of 4 columns is block (1, 1)"
+
+
+def test_the_coarsest_level_gives_every_block_a_network():
+    target = coarsest_target(torch.zeros(1, 20, 30), (8, 8))
+    assert target.active.tolist() == list(range(12))
+    assert not target.residual
+
+
+def test_the_error_of_the_base_counts_true_pixels_and_colours_only():
+    signal, base = torch.rand(4, 20, 30), torch.rand(4, 20, 30)
+    target = finer_target(signal, base, (8, 8), loss_thr=1e-4, residual=True)
+    torch.testing.assert_close(target.base_sse.sum(), (signal - base)[:3].double().square().sum())
+
+
+def test_a_level_that_is_fitted_already_has_no_active_block():
+    signal = torch.rand(3, 20, 30)
+    target = finer_target(signal, signal + 0.005, (8, 8), loss_thr=1e-4, residual=True)
+    assert len(target.active) == len(target.amplitude) == 0

@@ -1,0 +1,227 @@
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import ASTRONAUT, ROOT, SMALL_FIT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from datasets.signals import read_picture
+from models.miner import MINER
+from opt import parse_options
+from utils.metrics import psnr
+from utils.pyramid import pyramid
+
+
+def curves(folder) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_a_short_fit_of_a_real_picture_reaches_a_psnr(small_run, astronaut):
+    model = MINER.load(small_run)
+    reached = psnr(model.decode(), astronaut)
+    assert reached > 31
+    assert reached > psnr(astronaut.mean(dim=(1, 2), keepdim=True).expand_as(astronaut), astronaut) + 15
+    metrics = json.loads((small_run / "metrics.json").read_text())
+    assert metrics["psnr"] == pytest.approx(reached, abs=1e-4)
+    assert metrics["parameters"] == model.n_parameters
+    assert [level["size"] for level in metrics["levels"]] == [[100, 75], [50, 38], [25, 19]]
+    for level in metrics["levels"]:
+        assert level["active_blocks"] == model.levels[level["level"]].active.sum() <= level["blocks"]
+    assert metrics["seconds"]["total"] > metrics["seconds"]["fit"] > 0
+    assert set(metrics) >= {"peak_memory_mib", "device", "versions"}
+
+
+def test_tensorboard_tells_what_the_files_hold(small_run, astronaut):
+    logs = small_run.parent.parent / "logs" / "small"
+    signals = pyramid(astronaut, 3)
+    model = MINER.load(small_run)
+    n_epochs = {2: 60, 1: 60, 0: 200}
+    for level in range(3):
+        scalars = curves(logs / f"l{level}")
+        assert set(scalars) >= {"lr", "train/loss", "val/psnr", "val/n_training_blocks"}
+        step, value = scalars["val/psnr"][-1]
+        assert step <= n_epochs[level]
+        assert value == pytest.approx(psnr(model.decode(level), signals[level]), abs=1e-3)
+        assert scalars["lr"][0] == (1, pytest.approx(3e-2))
+        assert [step for step, _ in scalars["train/loss"]] == list(range(1, n_epochs[level] + 1))
+        assert scalars["train/loss"][-1][1] < scalars["train/loss"][0][1]
+        counts = [count for _, count in scalars["val/n_training_blocks"]]
+        assert counts == sorted(counts, reverse=True)
+
+
+def test_the_saved_options_repeat_the_run_to_the_bit(command, small_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = command("train.py", "--config", small_run / "options.yaml")
+    assert outcome.status == 0, outcome.error
+    for level in range(3):
+        name = f"ckpts/small/l{level}.ckpt"
+        assert (tmp_path / name).read_bytes() == (small_run.parent.parent / name).read_bytes()
+
+
+def test_the_psnr_printed_is_that_of_the_files(command, tmp_path, monkeypatch, astronaut):
+    monkeypatch.chdir(tmp_path)
+    outcome = command("train.py", *SMALL_FIT, "--pyr", "gaussian", "--num_epochs", 100)
+    assert outcome.status == 0, outcome.error
+    expected = psnr(MINER.load("ckpts/small").decode(), astronaut)
+    assert outcome.out.splitlines()[-1] == f"PSNR : {expected:.4f} dB"
+    assert expected > 25
+    assert not MINER.load("ckpts/small").levels[0].residual
+
+
+def test_converged_blocks_leave_and_a_level_without_any_ends_early(command, tmp_path, monkeypatch):
+    """Blocks of a smooth ramp converge at the first validation."""
+    monkeypatch.chdir(tmp_path)
+    ramp = np.linspace(60, 200, 64).astype(np.uint8)
+    cv2.imwrite("ramp.png", np.broadcast_to(ramp, (64, 64)))
+    arguments = ["--path", "ramp.png", "--n_scales", 2, "--use_pe", "--patch_size", 16, "--num_epochs", 400]
+    outcome = command("train.py", *arguments, "--val_freq", 100, "--loss_thr", 1e-3)
+    assert outcome.status == 0, outcome.error
+    finest, coarsest = json.loads((tmp_path / "ckpts/exp/metrics.json").read_text())["levels"]
+    assert coarsest["epochs"] < 400
+    assert finest["active_blocks"] == 0, "the coarser level does for the finer one"
+    assert psnr(MINER.load("ckpts/exp").decode(), read_picture("ramp.png").values) > 30
+
+
+@pytest.mark.parametrize(("shape", "n_scales"), [((5, 3), 2), ((1, 1), 1), ((1, 70), 3)])
+def test_pictures_smaller_than_a_patch_and_of_one_colour(command, tmp_path, monkeypatch, shape, n_scales):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("plain.png", np.full((*shape, 3), (40, 120, 200), np.uint8))
+    outcome = command("train.py", "--path", "plain.png", "--n_scales", n_scales, "--num_epochs", 100, "--use_pe")
+    assert outcome.status == 0, outcome.error
+    assert psnr(MINER.load("ckpts/exp").decode(), read_picture("plain.png").values) > 30
+    assert command("reconstruct.py", "ckpts/exp", "--out", "back.png", "--original", "plain.png").status == 0
+    assert cv2.imread("back.png").shape == (*shape, 3)
+
+
+def test_alpha_and_sixteen_bits_are_kept(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    across = np.linspace(0, 65535, 40)
+    channels = [across, across[::-1], np.full(40, 30000), np.where(across > 30000, 65535, 0)]
+    cv2.imwrite("deep.png", np.stack([np.broadcast_to(row, (40, 40)) for row in channels], axis=2).astype(np.uint16))
+    outcome = command("train.py", "--path", "deep.png", "--use_pe", "--num_epochs", 150)
+    assert outcome.status == 0, outcome.error
+    assert command("reconstruct.py", "ckpts/exp", "--out", "back.png").status == 0
+    back, original = cv2.imread("back.png", -1), cv2.imread("deep.png", -1)
+    assert back.dtype == np.uint16
+    assert back.shape == (40, 40, 4)
+    assert np.abs(back.astype(float) - original).mean() < 0.02 * 65535
+    assert command("reconstruct.py", "ckpts/exp", "--out", "flat.jpg", "--bits", 8, "--no_alpha").status == 0
+    assert cv2.imread("flat.jpg", -1).shape == (40, 40, 3)
+
+
+def test_pictures_of_the_training_go_to_tensorboard(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("train.py", *SMALL_FIT, "--log_image", "--num_epochs", 20).status == 0
+    events = EventAccumulator(str(tmp_path / "logs/small/l0"))
+    events.Reload()
+    tags = ["image/l0", "laplacian/l0", "training_blocks/l0"]
+    assert sorted(events.Tags()["images"]) == tags
+    for tag in tags:
+        picture = cv2.imdecode(np.frombuffer(events.Images(tag)[-1].encoded_image_string, np.uint8), -1)
+        assert picture.shape == (75, 100, 3)
+    last = events.Images("image/l0")[-1]
+    shown = cv2.imdecode(np.frombuffer(last.encoded_image_string, np.uint8), -1)[:, :, ::-1] / 255
+    decoded = MINER.load("ckpts/small").decode().permute(1, 2, 0)
+    torch.testing.assert_close(torch.tensor(shown.copy()).float(), decoded, rtol=0, atol=1.01 / 255)
+
+
+def test_a_run_is_not_replaced_unless_asked(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*SMALL_FIT, "--num_epochs", 1]
+    assert command("train.py", *arguments).status == 0
+    files = {path: path.read_bytes() for path in (tmp_path / "ckpts/small").iterdir()}
+    refused = command("train.py", *arguments)
+    assert refused.status != 0
+    assert "already holds" in refused.error
+    assert "--overwrite" in refused.error
+    assert "--exp_name" in refused.error
+    assert {path: path.read_bytes() for path in (tmp_path / "ckpts/small").iterdir()} == files
+    assert command("train.py", *arguments, "--overwrite", "--n_scales", 2).status == 0
+    assert sorted(MINER.load("ckpts/small").levels) == [0, 1]
+
+
+def test_a_failed_write_is_told_in_one_line(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ckpts").write_text("not a folder")
+    outcome = command("train.py", *SMALL_FIT)
+    assert outcome.status != 0
+    assert "ckpts" in outcome.error
+    assert len(outcome.error.strip().splitlines()) == 1
+
+
+GOOD = ["--path", str(ASTRONAUT), "--input_size", "64", "64"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--path", "nowhere.png"], "nowhere.png: no such file"),
+        (["--path", "."], ".: no such file"),
+        (["--exp_name", "x"], "--path is missing"),
+        ([*GOOD, "--input_size", "64", "64", "64"], "--input_size 64 64 64: an image takes W H"),
+        ([*GOOD, "--input_size", "0", "64"], "--input_size 0 64: sizes are at least 1"),
+        ([*GOOD, "--patch_size", "-8"], "--patch_size -8: sizes are at least 1"),
+        ([*GOOD, "--frobnicate"], "unrecognized arguments: --frobnicate"),
+        ([*GOOD, "--num_epochs", "5", "5"], "2 values for --n_scales 1, at most 1 work"),
+        ([*GOOD, "--num_epochs", "0"], "--num_epochs 0: each level takes at least 1"),
+        ([*GOOD, "--num_epochs", "many"], "num_epochs"),
+        ([*GOOD, "--n_scales", "0"], "--n_scales 0: at least 1 works"),
+        ([*GOOD, "--n_scales", "30"], "--n_scales 30: a signal of 64x64 has at most 7 levels"),
+        ([*GOOD, "--n_scales", "2.5"], "--n_scales: Expected a int. Got value: 2.5"),
+        ([*GOOD, "--patch_size", "8"], "--batch_size 256: a patch of 8x8 has 64 points"),
+        ([*GOOD, "--lr", "nan"], "--lr"),
+        ([*GOOD, "--lr", "inf"], "--lr"),
+        ([*GOOD, "--lr", "-1"], "--lr -1.0: a positive number works"),
+        ([*GOOD, "--loss_thr", "-1"], "--loss_thr -1.0: zero or a positive number works"),
+        ([*GOOD, "--n_layers", "1"], "--n_layers 1: at least 2 works"),
+        ([*GOOD, "--pyr", "cubist"], "--pyr: invalid choice: 'cubist'"),
+        ([*GOOD, "--exp_name", "../up"], "--exp_name '../up'"),
+        ([*GOOD, "--exp_name", ".."], "--exp_name '..'"),
+        ([*GOOD, "--config", "nowhere.yaml"], "nowhere.yaml"),
+        ([*GOOD, "--config"], "--config"),
+        ([*GOOD, "--seed", "-1"], "--seed -1: at least 0 works"),
+    ],
+)
+def test_bad_input_is_told_in_one_line_and_leaves_nothing(command, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    outcome = command("train.py", *arguments)
+    assert outcome.status not in (0, None)
+    assert message in outcome.error
+    assert len(outcome.error.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_wins_over_a_config_in_any_order(tmp_path):
+    (tmp_path / "some.yaml").write_text(f"path: {ASTRONAUT}\nuse_pe: true\nn_scales: 3\nnum_epochs: [1, 2, 3]\n")
+    config = ["--config", str(tmp_path / "some.yaml")]
+    override = ["--n_scales", "4", "--use_pe", "false"]
+    for argv in (config + override, override + config):
+        options = parse_options(argv)
+        assert (options.n_scales, options.use_pe, options.num_epochs) == (4, False, [1, 2, 3])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_one_that_train_takes(path):
+    options = parse_options(["--config", str(path)])
+    assert options.exp_name
+    assert options.input_size is None or len(options.input_size) == 2
+
+
+def test_an_empty_command_line_is_the_quickstart():
+    options = parse_options([])
+    assert options.exp_name == "quickstart"
+    assert read_picture(options.path).values.shape == (1, 1024, 1024)
+
+
+def test_errors_of_the_real_command_have_no_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", "--path", "nowhere.png"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: nowhere.png: no such file\n"

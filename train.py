@@ -1,0 +1,210 @@
+"""Fit a signal, level by level, coarse to fine: options -> for each level data, module, Trainer.fit -> report."""
+
+import time
+
+_START = time.perf_counter()
+
+import json
+import logging
+import platform
+import resource
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from jsonargparse import Namespace
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from datasets.datamodule import LevelDataModule
+from datasets.signals import Picture, read_picture
+from datasets.targets import LevelTarget, coarsest_target, finer_target
+from models.block_mlp import BlockMLP, blocks_at_once, init_blocks_
+from models.encoding import encode, encoded_width
+from models.level_module import BlockPruning, LevelImages, LevelModule, LevelProgressBar
+from models.miner import MINER, Level, refine
+from opt import check_size, dump_options, epochs_of_level, parse_options, per_axis, recorded_options
+from utils.blocks import block_coords
+from utils.checkpoint import find_levels, level_path, save_level, write_aside
+from utils.errors import InputError, run_command
+from utils.metrics import n_colours, psnr
+from utils.pyramid import pyramid, upsample_whole
+
+# Points times epochs of a visit: some ten seconds of work, and on a CPU few enough blocks to stay in its cache.
+_VISIT_POINTS = {"cpu": 2**24}
+_VISIT_POINTS_ON_DEVICE = 2**32
+
+
+def main() -> None:
+    options = parse_options(sys.argv[1:])
+    size = per_axis(options.input_size) if options.input_size else None
+    ckpts, logs = Path("ckpts") / options.exp_name, Path("logs") / options.exp_name
+    if find_levels(ckpts) and not options.overwrite:
+        raise InputError(
+            f"{ckpts} already holds a fit: --overwrite replaces it, another --exp_name keeps it"
+            + ("" if sys.argv[1:] else " (python train.py --config configs/quickstart.yaml --overwrite)")
+        )
+    picture = read_picture(options.path, size)
+    check_size(options, tuple(picture.values.shape[1:]))
+    prepare_folders(ckpts, logs)
+    write_aside(ckpts / "options.yaml", dump_options(options).encode())
+
+    report = fit(picture, options, ckpts)
+    model = MINER.load(ckpts)
+    report |= {"psnr": psnr(model.decode(b_chunks=options.b_chunks), picture.values), "parameters": model.n_parameters}
+    report["seconds"]["total"] = time.perf_counter() - _START
+    report |= surroundings()
+    write_aside(ckpts / "metrics.json", json.dumps(report, indent=2).encode())
+    print(
+        f"{ckpts}: {model.n_parameters:,} parameters, {report['seconds']['total']:.1f} s, "
+        f"{report['peak_memory_mib']['host']:.0f} MiB"
+    )
+    print(f"PSNR : {report['psnr']:.4f} dB")
+
+
+def fit(picture: Picture, options: Namespace, ckpts: Path) -> dict[str, Any]:
+    """Fit all levels, coarse to fine; each one's checkpoint is written as it is done."""
+    signals = pyramid(picture.values, options.n_scales)
+    run = {
+        "n_scales": options.n_scales,
+        "n_channels": len(picture.values),
+        "size": list(picture.values.shape[1:]),
+        "source": {"bits": picture.bits},
+        "options": recorded_options(options),
+    }
+    start, levels, reconstruction = time.perf_counter(), [], None
+    for index in reversed(range(options.n_scales)):
+        signal = signals.pop()
+        patch_size = per_axis(options.patch_size)
+        if reconstruction is None:
+            base, target = torch.zeros_like(signal), coarsest_target(signal, patch_size)
+        else:
+            base = upsample_whole(reconstruction, tuple(signal.shape[1:]))
+            target = finer_target(signal, base, patch_size, options.loss_thr, residual=options.pyr == "laplacian")
+        level = make_level(target, options, index)
+        n_epochs = fit_level(level, target, base, options, index) if len(target.active) else 0
+        save_level(level_path(ckpts, index), {"level": index, "run": run} | level.record())
+        window = tuple((0, length) for length in level.size)
+        reconstruction = refine(level, base, window, b_chunks=options.b_chunks)
+        levels.append(
+            {
+                "level": index,
+                "size": list(level.size[::-1]),
+                "blocks": level.active.numel(),
+                "active_blocks": len(target.active),
+                "epochs": n_epochs,
+                "parameters": level.network.n_parameters,
+                "psnr": psnr(reconstruction, signal),
+            }
+        )
+    return {"levels": levels[::-1], "seconds": {"fit": time.perf_counter() - start}}
+
+
+def make_level(target: LevelTarget, options: Namespace, index: int) -> Level:
+    """A level with freshly drawn networks for its active blocks."""
+    n_freq = options.n_freq if options.use_pe else None
+    network = BlockMLP(
+        len(target.active),
+        n_in=encoded_width(len(target.patch_size), n_freq),
+        n_out=len(target.signal),
+        n_layers=options.n_layers,
+        n_hidden=options.n_hidden,
+        output="sine" if target.residual else "sigmoid",
+        a=options.a,
+    )
+    init_blocks_(network, target.active, options.seed, index)
+    network.amplitude.view(-1).copy_(target.amplitude)
+    active = torch.zeros(len(target.base_sse), dtype=torch.bool)
+    active[target.active] = True
+    return Level(target.size, target.patch_size, n_freq, target.residual, active, network)
+
+
+def fit_level(level: Level, target: LevelTarget, base: Tensor, options: Namespace, index: int) -> int:
+    """Train a level's network in place; returns the epochs it took."""
+    coords = encode(block_coords(level.patch_size), level.n_freq)
+    n_epochs = epochs_of_level(options, index)
+    module = LevelModule(
+        level.network,
+        coords,
+        target.active,
+        residual=level.residual,
+        block_sse=target.base_sse,
+        n_values=base[: n_colours(len(base))].numel(),
+        seed=options.seed,
+        level=index,
+        n_epochs=n_epochs,
+        lr=options.lr,
+        batch_size=options.batch_size,
+    )
+    callbacks = [
+        BlockPruning(options.loss_thr),
+        EarlyStopping("val/n_training_blocks", patience=sys.maxsize, stopping_threshold=0.5),
+        LevelProgressBar(index),
+    ]
+    if options.log_image:
+        callbacks.append(LevelImages(index, level, base, options.b_chunks))
+    trainer = pl.Trainer(
+        accelerator=options.accelerator,
+        devices=1,
+        max_epochs=-(-n_epochs // options.val_freq),
+        logger=TensorBoardLogger("logs", name=options.exp_name, version=f"l{index}"),
+        callbacks=callbacks,
+        reload_dataloaders_every_n_epochs=1,  # which blocks train changes
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    device = trainer.strategy.root_device
+    trainer.fit(
+        module,
+        datamodule=LevelDataModule(
+            target,
+            n_epochs=n_epochs,
+            val_freq=options.val_freq,
+            visit_points=_VISIT_POINTS.get(device.type, _VISIT_POINTS_ON_DEVICE),
+            check_blocks=blocks_at_once(len(coords), options.b_chunks, device),
+        ),
+    )
+    return module.n_epochs_done
+
+
+def prepare_folders(ckpts: Path, logs: Path) -> None:
+    """Make the run's folders and take an earlier run's files out of them."""
+    ckpts.mkdir(parents=True, exist_ok=True)
+    for level in find_levels(ckpts):
+        level_path(ckpts, level).unlink()
+        shutil.rmtree(logs / f"l{level}", ignore_errors=True)
+    (ckpts / "metrics.json").unlink(missing_ok=True)
+
+
+def surroundings() -> dict[str, Any]:
+    """Where a run took place and what it took."""
+    gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} CPU threads",
+        "peak_memory_mib": {
+            "host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "device": torch.cuda.max_memory_allocated() / 2**20 if gpu else 0.0,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "pytorch_lightning": pl.__version__,
+        },
+    }
+
+
+def cli() -> None:
+    torch.set_flush_denormal(True)  # before any parallel work, or some threads stay slow
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    run_command(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,83 @@
+"""The grid of blocks that tiles a level.
+
+Notation: sizes are (h, w) or (d, h, w); a *canvas* (c, *size) is a signal whose size is a multiple of the patch; blocks
+and the points of a block are numbered in C order. Nothing here knows what the values mean.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+
+def grid_shape(size: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[int, ...]:
+    """Blocks along each axis, the last one of an axis possibly padded."""
+    return tuple(-(-length // patch) for length, patch in zip(size, patch_size, strict=True))
+
+
+def pad_to_blocks(signal: torch.Tensor, patch_size: tuple[int, ...], mode: str = "replicate") -> torch.Tensor:
+    """Pad (c, *size) at the far end of each axis to a multiple of the patch; mode as in torch's pad."""
+    size = signal.shape[1:]
+    extra = [
+        n * patch - length for n, patch, length in zip(grid_shape(size, patch_size), patch_size, size, strict=True)
+    ]
+    return F.pad(signal, [pad for axis in reversed(extra) for pad in (0, axis)], mode=mode)
+
+
+def view_blocks(canvas: torch.Tensor, patch_size: tuple[int, ...]) -> torch.Tensor:
+    """The canvas (c, *size) as (*grid, c, *patch_size), sharing its memory."""
+    n_dims = len(patch_size)
+    for axis in reversed(range(n_dims)):
+        canvas = canvas.unflatten(1 + axis, (-1, patch_size[axis]))  # -> (c, gh, ph, gw, pw)
+    grid_axes = [1 + 2 * axis for axis in range(n_dims)]
+    return canvas.permute(*grid_axes, 0, *[axis + 1 for axis in grid_axes])
+
+
+def gather_blocks(canvas: torch.Tensor, patch_size: tuple[int, ...], blocks: torch.Tensor) -> torch.Tensor:
+    """Copy some blocks out of a canvas.
+
+    Inputs
+        canvas: (c, *size), size a multiple of the patch
+        blocks: (n_blocks,) indices in the grid
+    Outputs
+        (n_blocks, n_points, c)
+    """
+    view = view_blocks(canvas, patch_size)
+    n_dims = len(patch_size)
+    return rearrange(view[torch.unravel_index(blocks, view.shape[:n_dims])], "block c ... -> block (...) c")
+
+
+def scatter_blocks_(
+    canvas: torch.Tensor, patch_size: tuple[int, ...], blocks: torch.Tensor, values: torch.Tensor
+) -> None:
+    """Write blocks into a canvas: the inverse of gather_blocks, values (n_blocks, n_points, c)."""
+    view = view_blocks(canvas, patch_size)
+    n_dims = len(patch_size)
+    patches = rearrange(values, "block point c -> block c point").unflatten(2, patch_size)
+    view[torch.unravel_index(blocks, view.shape[:n_dims])] = patches
+
+
+def block_coords(patch_size: tuple[int, ...], scale: int = 1) -> torch.Tensor:
+    """Centres of the points of a block in its own coordinates, the same for every block.
+
+    Point i of p lies at (2i + 1)/p - 1, so blocks tile the domain without gap or overlap.
+
+    Inputs
+        scale: sampling density, points a pixel along each axis
+    Outputs
+        (prod(patch_size * scale), d) in (-1, 1), channels in the order of the axes
+    """
+    axes = []
+    for patch in patch_size:
+        n = patch * scale
+        axes.append(((2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1).float())
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+
+
+def true_points(size: tuple[int, ...], patch_size: tuple[int, ...], blocks: torch.Tensor) -> torch.Tensor:
+    """Which points of some blocks lie inside the signal, not in its padding: (n_blocks, n_points) bool."""
+    grid = grid_shape(size, patch_size)
+    inside = torch.ones(len(blocks), 1, dtype=torch.bool)
+    for place, patch, length in zip(torch.unravel_index(blocks, grid), patch_size, size, strict=True):
+        along = place[:, None] * patch + torch.arange(patch) < length  # (n_blocks, patch)
+        inside = rearrange(inside[:, :, None] & along[:, None], "block points place -> block (points place)")
+    return inside

@@ -1,0 +1,43 @@
+"""Surgery on networks of blocks and their optimizers. Which blocks go, and when, is told elsewhere."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim import RAdam
+
+
+def make_optimizer(network: nn.Module, lr: float) -> RAdam:
+    """RAdam (Liu et al., ICLR 2020) whose moments exist from the start, at zero."""
+    optimizer = RAdam(network.parameters(), lr=lr)
+    for parameter in network.parameters():
+        optimizer.state[parameter] = {
+            "step": torch.tensor(0.0),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
+
+
+def select_blocks(network: nn.Module, optimizer: RAdam, rows: Tensor | slice) -> tuple[nn.Module, RAdam]:
+    """The network and the optimizer of some blocks; parameters and moments follow their blocks.
+
+    Equivalent to having had only these blocks from the start. A tensor of indices copies; a slice gives views, so that
+    training the part trains those rows of the whole. The step count is copied either way.
+
+    Inputs
+        network: has `select(rows)`, and parameters with blocks in dimension 0
+        rows: which blocks
+    """
+    part = network.select(rows)
+    part_optimizer = RAdam(part.parameters(), **optimizer.defaults)
+    for old, new in zip(network.parameters(), part.parameters(), strict=True):
+        part_optimizer.state[new] = {
+            name: value[rows] if value.shape == old.shape else value.clone()
+            for name, value in optimizer.state[old].items()
+        }
+    return part, part_optimizer
+
+
+def set_step(optimizer: RAdam, step: int) -> None:
+    """Set the step count, which all blocks share."""
+    for state in optimizer.state.values():
+        state["step"].fill_(step)

@@ -1,0 +1,91 @@
+"""The pyramid, and the only interpolation there is: training and decoding both read it from here.
+
+Level j + 1 has size ceil(size of level j / 2). Both ways are aligned by half pixels: pixel i of level j + 1 covers
+pixels 2i and 2i + 1 of level j.
+"""
+
+import torch
+from torch import Tensor
+
+from utils.blocks import pad_to_blocks
+
+
+def level_size(size: tuple[int, ...], level: int) -> tuple[int, ...]:
+    """ceil(size / 2^level)"""
+    return tuple(-(-length // 2**level) for length in size)
+
+
+def downsample(signal: Tensor) -> Tensor:
+    """Halve (c, *size) by area averaging; an odd last row or column stands for both of its pair."""
+    halves = pad_to_blocks(signal, (2,) * (signal.ndim - 1))
+    for axis in range(1, signal.ndim):
+        halves = halves.unflatten(axis, (-1, 2)).mean(axis + 1)
+    return halves
+
+
+def pyramid(signal: Tensor, n_scales: int) -> list[Tensor]:
+    """Levels 0 (the signal itself) to n_scales - 1, each half as large as the one before."""
+    levels = [signal]
+    for _ in range(n_scales - 1):
+        levels.append(downsample(levels[-1]))
+    return levels
+
+
+def source_window(start: int, stop: int, factor: int, size: int) -> tuple[int, int]:
+    """The range of coarse samples, of `size` along an axis, that upsampled samples start..stop-1 depend on."""
+    taps, _ = _spline_taps(torch.tensor([start, stop - 1]), factor, size)
+    return int(taps.min()), int(taps.max()) + 1
+
+
+def upsample(
+    window: Tensor, factor: int, crop: tuple[tuple[int, int], ...], origin: tuple[int, ...], size: tuple[int, ...]
+) -> Tensor:
+    """Cubic B-spline interpolation, `factor` samples a coarse one, aligned by half pixels, edges replicated.
+
+    The spline smooths: it passes near the samples, not through them, and stays in their range. That is wanted, since
+    the samples are a fit with errors of their own: sharper kernels pass these on to the finer level.
+
+    The position of a sample is rational and is reduced in whole numbers, so a sample has the same bits whatever window
+    it is computed in.
+
+    Inputs
+        window: (c, *window_size) the coarse samples that `source_window` names for the crop
+        crop: (start, stop) of the wanted samples along each axis, counted in upsampled samples
+        origin: coarse index of the window's first sample along each axis
+        size: coarse size of the whole signal
+    Outputs
+        (c, *[stop - start]) in [0, 1], as the samples are
+    """
+    for axis, (start, stop) in enumerate(crop):
+        taps, weights = _spline_taps(torch.arange(start, stop), factor, size[axis])
+        taps = (taps - origin[axis]).to(window.device)
+        weights = weights.to(window).view(len(weights), -1, *[1] * (window.ndim - axis - 2))
+        total = window.index_select(axis + 1, taps[0]).mul_(weights[0])
+        for tap, weight in zip(taps[1:], weights[1:], strict=True):
+            total.addcmul_(window.index_select(axis + 1, tap), weight)
+        window = total
+    return window.clamp_(0, 1)  # rounding alone leaves the range
+
+
+def upsample_whole(coarse: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A whole level (c, *coarse_size) brought to the size of the next finer one."""
+    return upsample(coarse, 2, tuple((0, length) for length in size), (0,) * len(size), tuple(coarse.shape[1:]))
+
+
+def _spline_taps(index: Tensor, factor: int, size: int) -> tuple[Tensor, Tensor]:
+    """The coarse samples that upsampled ones are made of, and with what weight.
+
+    An upsampled sample lies at (index + 1/2)/factor - 1/2, in coarse samples; the kernel is the uniform cubic B-spline
+    (de Boor, A Practical Guide to Splines, ch. IX).
+
+    Inputs
+        index: (n,)
+    Outputs
+        (4, n) coarse indices, (4, n) weights in double precision
+    """
+    numerator = 2 * index + 1 - factor  # of the position, over 2 * factor
+    left = torch.div(numerator, 2 * factor, rounding_mode="floor")
+    t = (numerator - 2 * factor * left).double() / (2 * factor)
+    taps = torch.stack([left - 1, left, left + 1, left + 2]).clamp(0, size - 1)
+    weights = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 3 * (t + t**2 - t**3) + 1, t**3]
+    return taps, torch.stack(weights) / 6
