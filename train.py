@@ -27,7 +27,7 @@ from datasets.targets import LevelTarget, coarsest_target, finer_target
 from models.block_mlp import BlockMLP, blocks_at_once, init_blocks_
 from models.encoding import encode, encoded_width
 from models.level_module import BlockPruning, LevelImages, LevelModule, LevelProgressBar
-from models.miner import MINER, Level, refine
+from models.miner import MINER, Level, refine, whole
 from opt import check_size, dump_options, epochs_of_level, parse_options, per_axis, recorded_options
 from utils.blocks import block_coords
 from utils.checkpoint import find_levels, level_path, save_level, write_aside
@@ -51,6 +51,9 @@ def main() -> None:
         )
     picture = read_picture(options.path, size)
     check_size(options, tuple(picture.values.shape[1:]))
+    if size is not None and (size[0] > picture.file_size[0] or size[1] > picture.file_size[1]):
+        given, wanted = ("x".join(map(str, shape[::-1])) for shape in (picture.file_size, size))
+        print(f"note: {options.path} is {given} and is enlarged to {wanted}", file=sys.stderr)
     prepare_folders(ckpts, logs)
     write_aside(ckpts / "options.yaml", dump_options(options).encode())
 
@@ -58,7 +61,7 @@ def main() -> None:
     model = MINER.load(ckpts)
     report |= {"psnr": psnr(model.decode(b_chunks=options.b_chunks), picture.values), "parameters": model.n_parameters}
     report["seconds"]["total"] = time.perf_counter() - _START
-    report |= surroundings()
+    report |= surroundings(options.accelerator)
     write_aside(ckpts / "metrics.json", json.dumps(report, indent=2).encode())
     print(
         f"{ckpts}: {model.n_parameters:,} parameters, {report['seconds']['total']:.1f} s, "
@@ -89,8 +92,7 @@ def fit(picture: Picture, options: Namespace, ckpts: Path) -> dict[str, Any]:
         level = make_level(target, options, index)
         n_epochs = fit_level(level, target, base, options, index) if len(target.active) else 0
         save_level(level_path(ckpts, index), {"level": index, "run": run} | level.record())
-        window = tuple((0, length) for length in level.size)
-        reconstruction = refine(level, base, window, b_chunks=options.b_chunks)
+        reconstruction = refine(level, base, whole(level.size), b_chunks=options.b_chunks)
         levels.append(
             {
                 "level": index,
@@ -182,15 +184,19 @@ def prepare_folders(ckpts: Path, logs: Path) -> None:
     (ckpts / "metrics.json").unlink(missing_ok=True)
 
 
-def surroundings() -> dict[str, Any]:
-    """Where a run took place and what it took."""
-    gpu = torch.cuda.is_available()
+def surroundings(accelerator: str) -> dict[str, Any]:
+    """Where a run took place and what it took; sizes in MiB."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    memory = {"host": host}
+    device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    if accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+        memory["device"] = torch.cuda.max_memory_allocated() / 2**20
+    elif accelerator in ("auto", "mps") and torch.backends.mps.is_available():
+        device = f"{platform.processor()} GPU"
     return {
-        "device": torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} CPU threads",
-        "peak_memory_mib": {
-            "host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            "device": torch.cuda.max_memory_allocated() / 2**20 if gpu else 0.0,
-        },
+        "device": device,
+        "peak_memory_mib": memory,
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

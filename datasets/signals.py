@@ -39,10 +39,12 @@ class Picture:
     """
     values: (c, h, w) float32 in [0, 1]; c is 1 (grey), 3 (RGB) or 4 (RGBA)
     bits: of a channel, in the file
+    file_size: (h, w) in the file, before any resizing
     """
 
     values: Tensor
     bits: int
+    file_size: tuple[int, int]
 
 
 def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Picture:
@@ -64,12 +66,13 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
         raise InputError(f"{path} holds {pixels.dtype} values, which are not supported: {_SUPPORTED} works")
     bits = _DEPTHS[pixels.dtype]
     pixels = _upright(pixels, orientation)
-    if size is not None and size != pixels.shape[:2]:
-        shrinks = size[0] <= pixels.shape[0] and size[1] <= pixels.shape[1]
+    file_size = pixels.shape[:2]
+    if size is not None and size != file_size:
+        shrinks = size[0] <= file_size[0] and size[1] <= file_size[1]
         pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
         pixels = pixels.reshape(*size, -1)
     values = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
-    return Picture(values.div_(2**bits - 1), bits)
+    return Picture(values.div_(2**bits - 1), bits, file_size)
 
 
 def _read_other(path: Path) -> tuple[np.ndarray, int]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from models.block_mlp import BlockMLP, predict
-from models.miner import Level, refine
+from models.miner import Level, refine, whole
 from models.ops import FIT_POINTS
 from utils.figures import highlight_blocks, thumbnail
 from utils.metrics import n_colours, psnr_from_mse
@@ -71,7 +71,7 @@ class LevelModule(LightningModule):
         self.batch_size = batch_size
         self.n_epochs_done = 0
         self.period_loss: dict[int, float] = {}
-        self.progress = {"blocks": str(network.n_blocks)}
+        self.progress = {"loss": "-", "psnr": "-", "blocks": str(network.n_blocks)}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return make_optimizer(self.twin, self.lr)
@@ -167,7 +167,8 @@ class LevelProgressBar(ProgressBar):
 
     def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Any, _: int) -> None:
         self.bar.set_postfix(module.progress, refresh=False)
-        self.bar.update(len(visit.epochs) * visit.target.shape[1] / module.twin.n_blocks)
+        done = len(visit.epochs) * visit.target.shape[1] / module.twin.n_blocks
+        self.bar.update(min(done, self.bar.total - self.bar.n))
 
     def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
         self.bar.set_postfix(module.progress)
@@ -196,9 +197,9 @@ class LevelImages(Callback):
         self.b_chunks = b_chunks
 
     def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
-        level, base = self.level, self.base
-        image = refine(level, base, tuple((0, length) for length in level.size), b_chunks=self.b_chunks)
-        largest = float(level.network.amplitude.max())
+        level, base = self.level, self.base.to(module.device)
+        image = refine(level, base, whole(level.size), b_chunks=self.b_chunks)
+        largest = max(float(level.network.amplitude.max()), 1e-6)
         training = module.active[module.training_blocks].cpu()
         figures = {
             "image": image,

@@ -20,6 +20,10 @@ from utils.pyramid import source_window, upsample
 Window = tuple[tuple[int, int], ...]
 
 
+def whole(size: tuple[int, ...]) -> Window:
+    return tuple((0, length) for length in size)
+
+
 @dataclass(frozen=True)
 class Level:
     """What one level adds to the next coarser one.
@@ -88,7 +92,8 @@ def refine(level: Level, base: Tensor, window: Window, scale: int = 1, b_chunks:
         slice(low, -(-stop // patch)) for low, (_, stop), patch in zip(first, window, level.patch_size, strict=True)
     )
     grid = grid_shape(level.size, level.patch_size)
-    row_of_block = torch.where(level.active, level.active.cumsum(0) - 1, -1).view(grid)[grid_window]
+    active = level.active.to(device)
+    row_of_block = torch.where(active, active.cumsum(0) - 1, -1).view(grid)[grid_window]
     blocks = (row_of_block.flatten() >= 0).nonzero().squeeze(1)  # in the grid of the window
     rows = row_of_block.flatten()[blocks]
 
@@ -194,7 +199,7 @@ class MINER:
         if level not in self.levels:
             raise InputError(f"level {level} is not there: levels {self.finest} to {self.n_scales - 1} are")
         size = self.levels[level].size
-        crop = tuple((0, length) for length in size) if crop is None else tuple(crop)
+        crop = whole(size) if crop is None else tuple(crop)
         if len(crop) != len(size) or any(
             not 0 <= start < stop <= length for (start, stop), length in zip(crop, size, strict=True)
         ):
