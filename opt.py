@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentParser, Namespace
 
 from utils.errors import InputError, one_line
+
+_LISTS = ("input_size", "patch_size", "num_epochs")
+_MOST_PIXELS = 2**20  # along an axis
 
 ROOT = Path(__file__).resolve().parent
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
@@ -19,7 +23,7 @@ class OneLineParser(ArgumentParser):
     """Errors are one line, without the usage."""
 
     def error(self, message: str, ex: Exception | None = None):
-        message = re.sub(r'Parser key "(\w+)":', r"--\1:", one_line(message))
+        message = re.sub(r'Parser key "(\w+)"( element \d+)?:', r"--\1:", one_line(message))
         message = re.sub(r"<class '(\w+)'>", r"\1", message)
         raise InputError(f"{message} (see --help)") from ex
 
@@ -27,20 +31,21 @@ class OneLineParser(ArgumentParser):
 def make_parser() -> ArgumentParser:
     parser = OneLineParser(
         prog="train.py",
-        description="Fit an image with a Laplacian pyramid of tiny per-block MLPs. Without any option: "
-        "configs/quickstart.yaml, a picture that ships with the project.",
+        description="Fit an image, or the occupancy of a mesh, with a Laplacian pyramid of tiny per-block MLPs. "
+        "Without any option: configs/quickstart.yaml, a picture that ships with the project.",
     )
     add = parser.add_argument
-    add("--config", action=ActionConfigFile, help="YAML file of options; those on the command line win")
+    add("--config", type=str, help="YAML file of options; those on the command line win")
 
     # the signal
     add("--task", choices=["image", "mesh"], default="image", help="what the signal is")
-    add("--path", type=str, help="the picture to fit")
+    add("--path", type=str, help="the picture, or the occupancy grid, to fit")
     add(
         "--input_size",
         type=int,
         nargs="+",
-        help="size to fit at: W H, or one number for a square; the picture is resized to it (default: its own size)",
+        help="size to fit at: W H, or one number for a square; a picture is resized to it. For a volume W H D, or one "
+        "number for a cube: the size of its file (default: the file's own size)",
     )
 
     # the pyramid and its blocks
@@ -51,7 +56,7 @@ def make_parser() -> ArgumentParser:
         type=int,
         nargs="+",
         default=[32, 32],
-        help="pixels of a block: W H, or one number; smaller ones suit signals with more detail",
+        help="pixels of a block: W H (W H D), or one number; smaller ones suit signals with more detail",
     )
 
     # the networks
@@ -84,7 +89,12 @@ def make_parser() -> ArgumentParser:
         default=50,
         help="epochs between validations, after which converged blocks stop training",
     )
-    add("--loss_thr", type=float, default=1e-4, help="mean square error at which a block has converged: 1e-4 is 40 dB")
+    add(
+        "--loss_thr",
+        type=float,
+        default=1e-4,
+        help="mean square error of a converged block: 1e-4 is 40 dB; 5e-3 for volumes",
+    )
     add("--seed", type=int, default=0, help="of the initial weights and of the order of points")
 
     # the run
@@ -116,23 +126,31 @@ def parse_options(argv: list[str]) -> Namespace:
     """
     if not argv:
         argv = ["--config", str(QUICKSTART), "--path", str(ROOT / "images" / "pluto.png")]
-    options = make_parser().parse_args(_config_first(argv))
+    parser = make_parser()
+    given = vars(parser.parse_args(argv, defaults=False))
+    path = given.pop("config", None)
+    config = {} if path is None else read_config(path)
+    options = parser.parse_object(config | {name: value for name, value in given.items() if value is not None})
     check_options(options)
     return options
 
 
-def _config_first(argv: list[str]) -> list[str]:
-    """Move --config to the front, so that the rest of the command line overrides it wherever it stands."""
-    first, rest = [], []
-    arguments = iter(argv)
-    for argument in arguments:
-        if argument == "--config":
-            first += [argument, *[value for value in [next(arguments, None)] if value is not None]]
-        elif argument.startswith("--config="):
-            first.append(argument)
-        else:
-            rest.append(argument)
-    return first + rest
+def read_config(path: str) -> dict[str, Any]:
+    """Options from a YAML file; a single number does for a list."""
+    try:
+        config = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config {path} cannot be read ({one_line(error)})") from error
+    if not isinstance(config, dict):
+        raise InputError(f"--config {path} holds no options: lines like 'n_scales: 4' work")
+    for name, value in config.items():
+        if name not in vars(make_parser().get_defaults()) or name == "config":
+            raise InputError(f"--config {path}: {name} is no option (see --help)")
+        if value is None:
+            raise InputError(f"--config {path}: {name} has no value")
+        if name in _LISTS and isinstance(value, int):
+            config[name] = [value]
+    return config
 
 
 def recorded_options(options: Namespace) -> dict[str, Any]:
@@ -143,24 +161,24 @@ def recorded_options(options: Namespace) -> dict[str, Any]:
 
 def dump_options(options: Namespace) -> str:
     """The options of a run as YAML that --config takes."""
-    return make_parser().dump(Namespace(**recorded_options(options)), skip_unset=True, skip_validation=True)
+    kept = {name: value for name, value in recorded_options(options).items() if value is not None}
+    return yaml.safe_dump(kept, sort_keys=False, default_flow_style=None)
 
 
 def check_options(options: Namespace) -> None:
     """InputError for values that cannot work whatever the signal is."""
     if options.path is None:
-        raise InputError("--path is missing: it names the picture to fit (an empty command line fits a shipped one)")
-    if options.task == "mesh":
-        raise InputError("--task mesh is not supported yet: --task image works")
+        raise InputError("--path is missing: it names what to fit (an empty command line fits a picture that ships)")
+    n_dims, signal, order = (2, "an image", "W H") if options.task == "image" else (3, "a volume", "W H D")
     for name in ("input_size", "patch_size"):
         values = getattr(options, name)
         if values is None:
             continue
-        given = " ".join(map(str, values))
-        if len(values) not in (1, 2):
-            raise InputError(f"--{name} {given}: an image takes W H, or one number for a square")
-        if min(values) < 1:
-            raise InputError(f"--{name} {given}: sizes are at least 1")
+        given = " ".join(map(str, values)) or "without a number"
+        if len(values) not in (1, n_dims):
+            raise InputError(f"--{name} {given}: {signal} takes {order}, or one number for all")
+        if not 1 <= min(values) <= max(values) <= _MOST_PIXELS:
+            raise InputError(f"--{name} {given}: sizes from 1 to {_MOST_PIXELS} work")
     least = {
         "n_scales": 1,
         "n_freq": 1,
@@ -180,31 +198,34 @@ def check_options(options: Namespace) -> None:
             raise InputError(f"--{name} {value}: a positive number works")
     if not (math.isfinite(options.loss_thr) and options.loss_thr >= 0):
         raise InputError(f"--loss_thr {options.loss_thr}: zero or a positive number works")
+    if options.seed >= 2**63:
+        raise InputError(f"--seed {options.seed}: less than 2^63 works")
     epochs = " ".join(map(str, options.num_epochs))
-    if min(options.num_epochs) < 1:
+    if min(options.num_epochs, default=0) < 1:
         raise InputError(f"--num_epochs {epochs}: each level takes at least 1")
     if len(options.num_epochs) > options.n_scales:
         raise InputError(
             f"--num_epochs {epochs}: {len(options.num_epochs)} values for --n_scales {options.n_scales}, "
             f"at most {options.n_scales} work"
         )
-    n_points = math.prod(per_axis(options.patch_size))
+    patch_size = per_axis(options.patch_size, n_dims)
+    n_points = math.prod(patch_size)
     if options.batch_size > n_points:
-        patch = "x".join(map(str, per_axis(options.patch_size)[::-1]))
+        patch = "x".join(map(str, patch_size[::-1]))
         raise InputError(
             f"--batch_size {options.batch_size}: a patch of {patch} has {n_points} points, at most that works"
         )
     device_of(options.accelerator)
-    if not re.fullmatch(r"\w[\w.+=-]*", options.exp_name):
-        raise InputError(f"--exp_name {options.exp_name!r}: a plain name of letters, digits and ._+=- works")
+    if not re.fullmatch(r"\w[\w.+=-]{0,99}", options.exp_name):
+        raise InputError(f"--exp_name {options.exp_name!r}: up to 100 letters, digits and ._+=- work")
 
 
 def device_of(accelerator: str) -> str:
     """Torch's name of an accelerator; InputError where this machine has none of the kind."""
     if accelerator == "gpu" and not torch.cuda.is_available():
-        raise InputError("--accelerator gpu: torch sees no GPU here; auto or cpu works")
+        raise InputError("--accelerator gpu: torch sees no GPU here; cpu works")
     if accelerator == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--accelerator mps: torch sees no Apple GPU here; auto or cpu works")
+        raise InputError("--accelerator mps: torch sees no Apple GPU here; cpu works")
     return {"gpu": "cuda"}.get(accelerator, accelerator)
 
 
@@ -216,8 +237,8 @@ def check_size(options: Namespace, size: tuple[int, ...]) -> None:
         raise InputError(f"--n_scales {options.n_scales}: a signal of {shape} has at most {most} levels")
 
 
-def per_axis(values: list[int], n_dims: int = 2) -> tuple[int, ...]:
-    """Sizes along the axes (h, w), from W H or one number."""
+def per_axis(values: list[int], n_dims: int) -> tuple[int, ...]:
+    """Sizes along the axes (h, w) or (d, h, w), from W H, W H D or one number."""
     return tuple(values * n_dims if len(values) == 1 else values[::-1])
 
 

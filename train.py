@@ -4,8 +4,10 @@ import time
 
 _START = time.perf_counter()
 
+import dataclasses
 import json
 import logging
+import math
 import platform
 import resource
 import shutil
@@ -19,10 +21,11 @@ import torch
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from datasets.datamodule import LevelDataModule
-from datasets.signals import Picture, read_picture
+from datasets.signals import read_occupancy, read_picture
 from datasets.targets import LevelTarget, coarsest_target, finer_target
 from models.block_mlp import BlockMLP, blocks_at_once, init_blocks_
 from models.encoding import encode, encoded_width
@@ -32,65 +35,85 @@ from opt import check_size, dump_options, epochs_of_level, parse_options, per_ax
 from utils.blocks import block_coords
 from utils.checkpoint import find_levels, level_path, save_level, write_aside
 from utils.errors import InputError, run_command
-from utils.metrics import n_colours, psnr
+from utils.metrics import Metric, iou, psnr
 from utils.pyramid import pyramid, upsample_whole
 
-# Points times epochs of a visit: some ten seconds of work, and on a CPU few enough blocks to stay in its cache.
+# A visit is some ten seconds of work at most, and on a CPU few enough blocks to stay in its cache: so many steps,
+# so many points times epochs.
+_VISIT_STEPS = 2048
 _VISIT_POINTS = {"cpu": 2**24}
-_VISIT_POINTS_ON_DEVICE = 2**32
+_VISIT_POINTS_ON_DEVICE = 2**30
 
 
 def main() -> None:
     options = parse_options(sys.argv[1:])
-    size = per_axis(options.input_size) if options.input_size else None
-    ckpts, logs = Path("ckpts") / options.exp_name, Path("logs") / options.exp_name
+    ckpts = Path("ckpts") / options.exp_name
     if find_levels(ckpts) and not options.overwrite:
         raise InputError(
             f"{ckpts} already holds a fit: --overwrite replaces it, another --exp_name keeps it"
             + ("" if sys.argv[1:] else " (python train.py --config configs/quickstart.yaml --overwrite)")
         )
-    picture = read_picture(options.path, size)
-    check_size(options, tuple(picture.values.shape[1:]))
-    if size is not None and (size[0] > picture.file_size[0] or size[1] > picture.file_size[1]):
-        given, wanted = ("x".join(map(str, shape[::-1])) for shape in (picture.file_size, size))
-        print(f"note: {options.path} is {given} and is enlarged to {wanted}", file=sys.stderr)
-    prepare_folders(ckpts, logs)
-    write_aside(ckpts / "options.yaml", dump_options(options).encode())
+    signal, source = read_signal(options)
+    check_size(options, tuple(signal.shape[1:]))
+    ckpts.mkdir(parents=True, exist_ok=True)
 
-    report = fit(picture, options, ckpts)
+    metric = psnr if options.task == "image" else iou
+    report = fit(signal, source, metric, options, ckpts)
     model = MINER.load(ckpts)
-    report |= {"psnr": psnr(model.decode(b_chunks=options.b_chunks), picture.values), "parameters": model.n_parameters}
+    quality = metric(model.decode(b_chunks=options.b_chunks), signal)
+    report |= {metric.name: quality, "parameters": model.n_parameters}
     report["seconds"]["total"] = time.perf_counter() - _START
     report |= surroundings(options.accelerator)
+    if math.isnan(quality):
+        raise InputError(f"the fit diverged: a smaller --lr than {options.lr} works, or a larger --a than {options.a}")
     write_aside(ckpts / "metrics.json", json.dumps(report, indent=2).encode())
     print(
         f"{ckpts}: {model.n_parameters:,} parameters, {report['seconds']['total']:.1f} s, "
         f"{report['peak_memory_mib']['host']:.0f} MiB"
     )
-    print(f"PSNR : {report['psnr']:.4f} dB")
+    print(metric.line.format(quality))
 
 
-def fit(picture: Picture, options: Namespace, ckpts: Path) -> dict[str, Any]:
+def read_signal(options: Namespace) -> tuple[Tensor, dict[str, Any]]:
+    """The signal (c, *size), and what its file looked like, for the checkpoints."""
+    if options.task == "mesh":
+        size = per_axis(options.input_size, 3) if options.input_size else None
+        volume = read_occupancy(options.path, size)
+        return volume.values, {"frame": dataclasses.asdict(volume.frame) if volume.frame else None}
+    size = per_axis(options.input_size, 2) if options.input_size else None
+    picture = read_picture(options.path, size)
+    if size is not None and (size[0] > picture.file_size[0] or size[1] > picture.file_size[1]):
+        given, wanted = ("x".join(map(str, shape[::-1])) for shape in (picture.file_size, size))
+        print(f"note: {options.path} is {given} and is enlarged to {wanted}", file=sys.stderr)
+    return picture.values, {"bits": picture.bits}
+
+
+def fit(signal: Tensor, source: dict[str, Any], metric: Metric, options: Namespace, ckpts: Path) -> dict[str, Any]:
     """Fit all levels, coarse to fine; each one's checkpoint is written as it is done."""
-    signals = pyramid(picture.values, options.n_scales)
+    signals = pyramid(signal, options.n_scales)
     run = {
         "n_scales": options.n_scales,
-        "n_channels": len(picture.values),
-        "size": list(picture.values.shape[1:]),
-        "source": {"bits": picture.bits},
+        "n_channels": len(signal),
+        "size": list(signal.shape[1:]),
+        "source": source,
         "options": recorded_options(options),
     }
     start, levels, reconstruction = time.perf_counter(), [], None
     for index in reversed(range(options.n_scales)):
         signal = signals.pop()
-        patch_size = per_axis(options.patch_size)
+        size = tuple(signal.shape[1:])
+        patch_size = per_axis(options.patch_size, len(size))
         if reconstruction is None:
-            base, target = torch.zeros_like(signal), coarsest_target(signal, patch_size)
+            base, target = torch.zeros(signal.shape), coarsest_target(signal, patch_size, metric)
         else:
-            base = upsample_whole(reconstruction, tuple(signal.shape[1:]))
-            target = finer_target(signal, base, patch_size, options.loss_thr, residual=options.pyr == "laplacian")
+            base = upsample_whole(reconstruction, size)
+            residual = options.pyr == "laplacian"
+            target = finer_target(signal, base, patch_size, metric, options.loss_thr, residual)
         level = make_level(target, options, index)
-        n_epochs = fit_level(level, target, base, options, index) if len(target.active) else 0
+        n_epochs = fit_level(level, target, base, metric, options, index) if len(target.active) else 0
+        if index == options.n_scales - 1:  # not before there is something to put in their place
+            remove_run(ckpts)
+            write_aside(ckpts / "options.yaml", dump_options(options).encode())
         save_level(level_path(ckpts, index), {"level": index, "run": run} | level.record())
         reconstruction = refine(level, base, whole(level.size), b_chunks=options.b_chunks)
         levels.append(
@@ -101,7 +124,7 @@ def fit(picture: Picture, options: Namespace, ckpts: Path) -> dict[str, Any]:
                 "active_blocks": len(target.active),
                 "epochs": n_epochs,
                 "parameters": level.network.n_parameters,
-                "psnr": psnr(reconstruction, signal),
+                metric.name: metric(reconstruction, signal),
             }
         )
     return {"levels": levels[::-1], "seconds": {"fit": time.perf_counter() - start}}
@@ -121,12 +144,12 @@ def make_level(target: LevelTarget, options: Namespace, index: int) -> Level:
     )
     init_blocks_(network, target.active, options.seed, index)
     network.amplitude.view(-1).copy_(target.amplitude)
-    active = torch.zeros(len(target.base_sse), dtype=torch.bool)
+    active = torch.zeros(len(target.base_sums), dtype=torch.bool)
     active[target.active] = True
     return Level(target.size, target.patch_size, n_freq, target.residual, active, network)
 
 
-def fit_level(level: Level, target: LevelTarget, base: Tensor, options: Namespace, index: int) -> int:
+def fit_level(level: Level, target: LevelTarget, base: Tensor, metric: Metric, options: Namespace, index: int) -> int:
     """Train a level's network in place; returns the epochs it took."""
     coords = encode(block_coords(level.patch_size), level.n_freq)
     n_epochs = epochs_of_level(options, index)
@@ -135,8 +158,8 @@ def fit_level(level: Level, target: LevelTarget, base: Tensor, options: Namespac
         coords,
         target.active,
         residual=level.residual,
-        block_sse=target.base_sse,
-        n_values=base[: n_colours(len(base))].numel(),
+        metric=metric,
+        block_sums=target.base_sums,
         seed=options.seed,
         level=index,
         n_epochs=n_epochs,
@@ -150,11 +173,13 @@ def fit_level(level: Level, target: LevelTarget, base: Tensor, options: Namespac
     ]
     if options.log_image:
         callbacks.append(LevelImages(index, level, base, options.b_chunks))
+    logger = TensorBoardLogger("logs", name=options.exp_name, version=f"l{index}")
+    shutil.rmtree(logger.log_dir, ignore_errors=True)  # of a run that was replaced, or that did not end
     trainer = pl.Trainer(
         accelerator=options.accelerator,
         devices=1,
         max_epochs=-(-n_epochs // options.val_freq),
-        logger=TensorBoardLogger("logs", name=options.exp_name, version=f"l{index}"),
+        logger=logger,
         callbacks=callbacks,
         reload_dataloaders_every_n_epochs=1,  # which blocks train changes
         num_sanity_val_steps=0,
@@ -162,25 +187,27 @@ def fit_level(level: Level, target: LevelTarget, base: Tensor, options: Namespac
         enable_model_summary=False,
     )
     device = trainer.strategy.root_device
-    trainer.fit(
-        module,
-        datamodule=LevelDataModule(
-            target,
-            n_epochs=n_epochs,
-            val_freq=options.val_freq,
-            visit_points=_VISIT_POINTS.get(device.type, _VISIT_POINTS_ON_DEVICE),
-            check_blocks=blocks_at_once(len(coords), options.b_chunks, device),
-        ),
+    data = LevelDataModule(
+        target,
+        n_epochs=n_epochs,
+        val_freq=options.val_freq,
+        visit_epochs=max(1, _VISIT_STEPS // -(-len(coords) // options.batch_size)),
+        visit_points=_VISIT_POINTS.get(device.type, _VISIT_POINTS_ON_DEVICE),
+        check_blocks=blocks_at_once(len(coords), options.b_chunks, device),
     )
+    try:
+        trainer.fit(module, datamodule=data)
+    except SIGTERMException:
+        raise
+    except SystemExit as end:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from end
     return module.n_epochs_done
 
 
-def prepare_folders(ckpts: Path, logs: Path) -> None:
-    """Make the run's folders and take an earlier run's files out of them."""
-    ckpts.mkdir(parents=True, exist_ok=True)
+def remove_run(ckpts: Path) -> None:
+    """Take an earlier run's files out of its folder."""
     for level in find_levels(ckpts):
         level_path(ckpts, level).unlink()
-        shutil.rmtree(logs / f"l{level}", ignore_errors=True)
     (ckpts / "metrics.json").unlink(missing_ok=True)
 
 
@@ -209,7 +236,11 @@ def cli() -> None:
     torch.set_flush_denormal(True)  # before any parallel work, or some threads stay slow
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
-    run_command(main)
+    try:
+        run_command(main)
+    except SIGTERMException:
+        print("error: terminated; the levels that were finished are there", file=sys.stderr)
+        sys.exit(143)
 
 
 if __name__ == "__main__":

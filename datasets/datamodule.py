@@ -52,21 +52,28 @@ class LevelDataModule(LightningDataModule):
         target: of the level
         n_epochs: epochs of the level
         val_freq: epochs between two validations; together they are one period, an epoch to Lightning
+        visit_epochs: epochs of a visit, at most
         visit_points: points times epochs of a visit, at most, unless a single block has more
         check_blocks: blocks of a check, at most
     """
 
-    def __init__(self, target: LevelTarget, n_epochs: int, val_freq: int, visit_points: int, check_blocks: int):
+    def __init__(
+        self,
+        target: LevelTarget,
+        *,
+        n_epochs: int,
+        val_freq: int,
+        visit_epochs: int,
+        visit_points: int,
+        check_blocks: int,
+    ):
         super().__init__()
         self.target = target
         self.n_epochs = n_epochs
         self.val_freq = val_freq
+        self.visit_epochs = visit_epochs
         self.visit_points = visit_points
         self.check_blocks = check_blocks
-
-    @property
-    def n_periods(self) -> int:
-        return -(-self.n_epochs // self.val_freq)
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(_Stream(self._visits), batch_size=None)
@@ -82,7 +89,7 @@ class LevelDataModule(LightningDataModule):
         epochs = range(self.n_epochs)[period * self.val_freq : (period + 1) * self.val_freq]
         blocks = self._training_blocks()
         n_points = prod(self.target.patch_size)
-        n_run = max(1, min(len(epochs), self.visit_points // n_points))
+        n_run = max(1, min(len(epochs), self.visit_epochs, self.visit_points // n_points))
         n_rows = max(1, self.visit_points // (n_points * n_run))
         for first in range(0, len(epochs), n_run):
             for rows in _ranges(len(blocks), n_rows):

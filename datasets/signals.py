@@ -1,8 +1,11 @@
-"""Signals and files: pictures in, pictures out."""
+"""Signals and files: pictures and occupancy grids, in and out."""
 
+import io
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # The readers refuse large pictures unless told otherwise; OpenCV reads its limits when it is imported.
 for _limit in ("PIXELS", "WIDTH", "HEIGHT"):
@@ -15,7 +18,9 @@ import tifffile
 import torch
 from torch import Tensor
 
+from utils.checkpoint import write_aside
 from utils.errors import InputError, one_line
+from utils.frame import Frame
 
 PIL.Image.MAX_IMAGE_PIXELS = None
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong is told in our own words
@@ -23,6 +28,8 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes w
 _SUPPORTED = "PNG, JPEG or TIFF with 8 or 16 bits a channel"
 _DEPTHS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 _EXIF_ORIENTATION = 0x0112
+_OCCUPANCY_FORMAT = b"miner occupancy"
+_ORIGIN_LENGTH = 2048
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
 _TIFF_SUFFIXES = {".tif", ".tiff"}
 _TIFF_MAGIC = {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}
@@ -32,6 +39,13 @@ _TIFF_COLOURS = {
     tifffile.PHOTOMETRIC.RGB,
     tifffile.PHOTOMETRIC.PALETTE,
 }
+
+
+def check_is_file(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if not path.is_file():
+        raise InputError(f"{path} is no file")
 
 
 @dataclass(frozen=True)
@@ -57,8 +71,7 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
         InputError for a file that is missing, is no picture, or is of another kind
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    check_is_file(path)
     with path.open("rb") as file:
         magic = file.read(4)
     pixels, orientation = (_read_tiff if magic in _TIFF_MAGIC else _read_other)(path)
@@ -69,7 +82,10 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
     file_size = pixels.shape[:2]
     if size is not None and size != file_size:
         shrinks = size[0] <= file_size[0] and size[1] <= file_size[1]
-        pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+        try:
+            pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+        except cv2.error as error:
+            raise MemoryError(f"{path} at {size[1]}x{size[0]} pixels") from error
         pixels = pixels.reshape(*size, -1)
     values = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
     return Picture(values.div_(2**bits - 1), bits, file_size)
@@ -87,7 +103,7 @@ def _read_other(path: Path) -> tuple[np.ndarray, int]:
                 return pixels.reshape(*pixels.shape[:2], -1), orientation
     except PIL.UnidentifiedImageError:
         pass  # OpenCV may know it, if only to tell what it holds
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, MemoryError) as error:
         raise unreadable from error
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
@@ -102,10 +118,16 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, int]:
             page = tiff.pages[0]
             pixels, axes, photometric = page.asarray(), page.axes, page.photometric
             colormap, orientation = page.colormap, page.tags.valueof("Orientation", default=1)
-    except (tifffile.TiffFileError, ValueError, RuntimeError, IndexError) as error:
+            bits, samples = page.bitspersample, page.extrasamples
+            if photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG:
+                photometric = tifffile.PHOTOMETRIC.RGB  # as the decoder gives it
+    except Exception as error:  # whatever a damaged file leads to
         raise InputError(f"{path} is no TIFF that can be read ({one_line(error)})") from error
-    if axes not in ("YX", "YXS", "SYX") or photometric not in _TIFF_COLOURS:
-        raise InputError(f"{path} is a TIFF of kind {photometric.name} {axes}: grey, RGB and palette ones work")
+    if axes not in ("YX", "YXS", "SYX") or photometric not in _TIFF_COLOURS or pixels.size == 0:
+        kind = getattr(photometric, "name", photometric)
+        raise InputError(f"{path} is a TIFF of kind {kind} {axes}: grey, RGB and palette ones work, convert it to one")
+    if pixels.dtype in _DEPTHS and bits != _DEPTHS[pixels.dtype]:
+        raise InputError(f"{path} has {bits} bits a channel: {_SUPPORTED} works")
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
     if photometric == tifffile.PHOTOMETRIC.MINISWHITE:
@@ -118,6 +140,10 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, int]:
         pixels = pixels[:, :, [0, 0, 0, 1]]
     elif n_channels not in (1, 3, 4):
         raise InputError(f"{path} has {n_channels} channels: grey, RGB, and either with alpha work")
+    if tifffile.EXTRASAMPLE.ASSOCALPHA in samples and pixels.dtype in _DEPTHS:
+        alpha = np.maximum(pixels[:, :, 3:], 1) / np.iinfo(pixels.dtype).max
+        straight = (pixels[:, :, :3] / alpha).round().clip(0, np.iinfo(pixels.dtype).max)
+        pixels = np.concatenate([straight.astype(pixels.dtype), pixels[:, :, 3:]], axis=2)
     return pixels, orientation
 
 
@@ -129,7 +155,7 @@ def write_picture(path: str | Path, values: Tensor, bits: int) -> None:
     """
     path = Path(path)
     check_picture_path(path, len(values), bits)
-    levels = values.mul(2**bits - 1).add_(0.5).to(torch.int32).permute(1, 2, 0).numpy()
+    levels = values.nan_to_num(0).mul_(2**bits - 1).add_(0.5).to(torch.int32).permute(1, 2, 0).numpy()
     pixels = levels.astype(np.uint8 if bits == 8 else np.uint16)
     aside = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
@@ -182,3 +208,96 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """
+    values: (1, d, h, w) uint8, 0 or 1, axes [z, y, x]
+    frame: where the voxels lie in the mesh's space, or None where the file does not tell
+    """
+
+    values: Tensor
+    frame: Frame | None
+
+
+def write_occupancy(path: Path, packed: np.ndarray, width: int, frame: Frame, origin: dict[str, Any]) -> None:
+    """Write an occupancy grid that knows its size and where it lies, as one record of a .npy file.
+
+    Inputs
+        packed: (d, h, ceil(w / 8)) uint8, axes [z, y, x], x packed eight voxels a byte, the first in the highest bit
+        width: w
+        origin: what the grid was made of, plain data
+    """
+    record = np.zeros((), _occupancy_type(packed.shape))
+    record["format"] = _OCCUPANCY_FORMAT
+    record["size"] = (*packed.shape[:2], width)
+    record["centre"], record["half_extents"] = frame.centre, frame.half_extents
+    record["origin"] = json.dumps(origin).encode()[:_ORIGIN_LENGTH]
+    record["bits"] = packed
+    buffer = io.BytesIO()
+    np.save(buffer, record)
+    write_aside(path, buffer.getvalue())
+
+
+def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -> Volume:
+    """Read an occupancy grid.
+
+    Inputs
+        path: a file of `write_occupancy`; a .npy of bools or of bytes 0 and 1, axes [z, y, x]; or the flat packed bits
+            of a grid with axes [y, x, z]
+        size: (d, h, w); needed for flat bits, which do not tell it; the others must agree with it
+    Errors
+        InputError for a file that is missing, is none of these, or is of another size
+    """
+    path = Path(path)
+    check_is_file(path)
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path} is no .npy file that can be read ({one_line(error)})") from error
+    if not isinstance(stored, np.ndarray):
+        raise InputError(f"{path} is no .npy file of one array")
+    frame = None
+    if stored.dtype.names is not None:
+        if stored.dtype.names != tuple(_occupancy_type((1, 1, 1)).names) or stored["format"] != _OCCUPANCY_FORMAT:
+            raise InputError(f"{path} is no occupancy file")
+        width = int(stored["size"][2])
+        grid = np.unpackbits(stored["bits"], axis=2, count=width)
+        frame = Frame(tuple(stored["centre"].tolist()), tuple(stored["half_extents"].tolist()))
+    elif stored.ndim == 3 and stored.dtype in (np.bool_, np.uint8):
+        grid = np.array(stored).astype(np.uint8)
+        if grid.size == 0 or grid.max() > 1:
+            raise InputError(f"{path} holds values other than 0 and 1, or none")
+    elif stored.ndim == 1 and stored.dtype == np.uint8:
+        grid = _unpack_flat(path, stored, size)
+    else:
+        raise InputError(f"{path} holds {stored.dtype} values of shape {stored.shape}: bits, bytes or bools work")
+    if size is not None and grid.shape != size:
+        held, wanted = ("x".join(map(str, shape[::-1])) for shape in (grid.shape, size))
+        raise InputError(f"{path} holds {held} voxels, not the {wanted} of --input_size: leave it out")
+    return Volume(torch.from_numpy(np.ascontiguousarray(grid))[None], frame)
+
+
+def _unpack_flat(path: Path, stored: np.ndarray, size: tuple[int, int, int] | None) -> np.ndarray:
+    if size is None:
+        raise InputError(f"{path} holds flat bits, which do not tell their size: add --input_size")
+    depth, height, width = size
+    n_voxels = depth * height * width
+    if len(stored) != -(-n_voxels // 8):
+        shape = "x".join(map(str, size[::-1]))
+        raise InputError(f"{path} holds {len(stored)} bytes, {-(-n_voxels // 8)} would be --input_size {shape}")
+    return np.unpackbits(stored, count=n_voxels).reshape(height, width, depth).transpose(2, 0, 1)
+
+
+def _occupancy_type(shape: tuple[int, int, int]) -> np.dtype:
+    return np.dtype(
+        [
+            ("format", "S16"),
+            ("size", "<i8", 3),  # d, h, w
+            ("centre", "<f8", 3),  # x, y, z
+            ("half_extents", "<f8", 3),
+            ("origin", f"S{_ORIGIN_LENGTH}"),
+            ("bits", "u1", shape),
+        ]
+    )

@@ -13,7 +13,7 @@ from models.block_mlp import BlockMLP, predict
 from models.miner import Level, refine, whole
 from models.ops import FIT_POINTS
 from utils.figures import highlight_blocks, thumbnail
-from utils.metrics import n_colours, psnr_from_mse
+from utils.metrics import Metric, n_colours
 from utils.pruning import make_optimizer, select_blocks, set_step
 from utils.rng import point_order
 
@@ -24,16 +24,16 @@ class LevelModule(LightningModule):
     `network` holds all active blocks; `twin` the training ones, rows `training_blocks` of it. An epoch of Lightning's
     is a period: the epochs between two validations. A training batch is a visit, a validation batch a check.
 
-    Logged, over the epochs of the level: lr, train/loss (mean square error of the blocks that train), val/psnr (of the
-    level's reconstruction, dB), val/n_training_blocks.
+    Logged, over the epochs of the level: lr, train/loss (mean square error of the blocks that train), val/psnr (dB) or
+    val/iou of the level's reconstruction, val/n_training_blocks.
 
     Inputs
         network: of the active blocks, initialised
         coords: (n_points, n_in) encoded coordinates of a block's points
         active: (n_active,) indices of these blocks in the grid of the level
         residual: predictions are added to the base
-        block_sse: (n_grid,) squared error of the base in every block, which stands where no network does
-        n_values: true pixels times colour channels of the level, to which `block_sse` belongs
+        metric: by which the level is judged
+        block_sums: (n_grid, 2) its sums for the base in every block, which stand where no network does
         seed, level: key of the order of points
         n_epochs, lr, batch_size: as the options say; the learning rate falls to lr/30 by a cosine over the epochs
     """
@@ -45,8 +45,8 @@ class LevelModule(LightningModule):
         active: Tensor,
         *,
         residual: bool,
-        block_sse: Tensor,
-        n_values: int,
+        metric: Metric,
+        block_sums: Tensor,
         seed: int,
         level: int,
         n_epochs: int,
@@ -60,10 +60,10 @@ class LevelModule(LightningModule):
         self.register_buffer("coords", coords)
         self.register_buffer("active", active)
         self.register_buffer("training_blocks", torch.arange(network.n_blocks))
-        self.register_buffer("block_sse", block_sse.float())
+        self.register_buffer("block_sums", block_sums)
         self.register_buffer("block_mse", torch.empty(0))  # of the training blocks, at the last validation
         self.residual = residual
-        self.n_values = n_values
+        self.metric = metric
         self.seed = seed
         self.level = level
         self.n_epochs = n_epochs
@@ -71,7 +71,7 @@ class LevelModule(LightningModule):
         self.batch_size = batch_size
         self.n_epochs_done = 0
         self.period_loss: dict[int, float] = {}
-        self.progress = {"loss": "-", "psnr": "-", "blocks": str(network.n_blocks)}
+        self.progress = {"loss": "-", metric.name: "-", "blocks": str(network.n_blocks)}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return make_optimizer(self.twin, self.lr)
@@ -106,8 +106,8 @@ class LevelModule(LightningModule):
         reconstruction = (check.base + prediction if self.residual else prediction).clamp(0, 1)
         target = check.signal - check.base if self.residual else check.signal
         self.block_mse[check.rows] = (prediction - target).square().mean(dim=(1, 2))
-        error = (reconstruction - check.signal)[..., : n_colours(check.signal.shape[-1])].square().sum(2)
-        self.block_sse[self.active[self.training_blocks[check.rows]]] = (error * check.true).sum(1)
+        blocks = self.active[self.training_blocks[check.rows]]
+        self.block_sums[blocks] = self.metric.sums(reconstruction, check.signal, check.true)
 
     def on_validation_epoch_end(self) -> None:
         """Runs after the callbacks' hooks of this name: the blocks left are those that survived."""
@@ -117,11 +117,13 @@ class LevelModule(LightningModule):
         self.n_epochs_done = max(self.period_loss) + 1
         self.period_loss = {}
 
-        psnr = psnr_from_mse(self.block_sse.cpu().sum(dtype=torch.float64).item() / self.n_values)
+        quality = self.metric.value(*self.block_sums.cpu().sum(0, dtype=torch.float64).tolist())
         n_training = self.twin.n_blocks
         self.log("val/n_training_blocks", float(n_training), logger=False)  # for EarlyStopping
-        self.logger.log_metrics({"val/psnr": psnr, "val/n_training_blocks": n_training}, step=self.n_epochs_done)
-        self.progress |= {"psnr": f"{psnr:.2f}", "blocks": str(n_training)}
+        self.logger.log_metrics(
+            {f"val/{self.metric.name}": quality, "val/n_training_blocks": n_training}, step=self.n_epochs_done
+        )
+        self.progress |= {self.metric.name: f"{quality:.5g}", "blocks": str(n_training)}
 
 
 class BlockPruning(Callback):
@@ -176,9 +178,13 @@ class LevelProgressBar(ProgressBar):
     def on_train_end(self, trainer: Trainer, module: LevelModule) -> None:
         self.bar.close()
 
+    def on_exception(self, trainer: Trainer, module: LevelModule, exception: BaseException) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
 
 class LevelImages(Callback):
-    """After every validation, pictures of the level for TensorBoard, each at most 1024 pixels long.
+    """After every validation, pictures of the level for TensorBoard, at most 1024 pixels long; of a volume its middle.
 
     image/l{j} the reconstruction, laplacian/l{j} what the networks add to the base (grey is nothing, black and white
     the largest residual of the level), training_blocks/l{j} the reconstruction, dark where no block trains any more.
@@ -186,7 +192,7 @@ class LevelImages(Callback):
     Inputs
         index: j
         level: whose network is the one that the module trains
-        base: (c, h, w) the upsampled coarser level
+        base: (c, *size) the upsampled coarser level
         b_chunks: blocks evaluated at once, at most
     """
 
@@ -207,5 +213,6 @@ class LevelImages(Callback):
             "training_blocks": highlight_blocks(image, level.patch_size, training),
         }
         for name, figure in figures.items():
-            colours = figure[: n_colours(len(figure))]
+            middle = figure[:, figure.shape[1] // 2] if figure.ndim == 4 else figure
+            colours = middle[: n_colours(len(middle))]
             trainer.logger.experiment.add_image(f"{name}/l{self.index}", thumbnail(colours), module.n_epochs_done)

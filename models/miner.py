@@ -4,6 +4,7 @@ Notation: level 0 is the finest; a *window* is a (start, stop) pair along each a
 """
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor
 
 from models.block_mlp import BlockMLP, blocks_at_once, predict
-from models.encoding import encode
+from models.encoding import encode, encoded_width
 from utils.blocks import block_coords, gather_blocks, grid_shape, scatter_blocks_
 from utils.checkpoint import find_levels, level_path, load_level
-from utils.errors import InputError
-from utils.pyramid import source_window, upsample
+from utils.errors import InputError, one_line
+from utils.pyramid import level_size, source_window, upsample
 
 Window = tuple[tuple[int, int], ...]
 
@@ -47,6 +48,16 @@ class Level:
     def active_grid(self) -> Tensor:
         """(*grid) bool"""
         return self.active.view(grid_shape(self.size, self.patch_size))
+
+    def check(self, size: tuple[int, ...], n_channels: int) -> None:
+        """TypeError where the level is not one of this size and so many channels."""
+        n_in = encoded_width(len(size), self.n_freq)
+        if self.size != size or min(self.patch_size) < 1 or self.active.dtype != torch.bool:
+            raise TypeError(f"size {self.size}, patch {self.patch_size}, activity {self.active.dtype}")
+        if self.active.shape != (prod(grid_shape(size, self.patch_size)),):
+            raise TypeError(f"{self.active.shape} blocks for size {size} and patch {self.patch_size}")
+        if (self.network.shape["n_in"], self.network.shape["n_out"]) != (n_in, n_channels):
+            raise TypeError(f"network {self.network.shape} for {n_in} inputs and {n_channels} channels")
 
     def record(self) -> dict[str, Any]:
         """Plain data, from which `from_record` rebuilds the level."""
@@ -149,15 +160,21 @@ class MINER:
         found = find_levels(folder)
         if not found:
             raise InputError(f"{folder} holds no checkpoints (l0.ckpt, l1.ckpt, ...)")
-        records = {level: load_level(level_path(folder, level), device) for level in found}
-        run = records[found[0]]["run"]
-        for level in found:
-            if records[level]["run"] != run or records[level]["level"] != level:
-                raise InputError(f"l{found[0]}.ckpt and l{level}.ckpt in {folder} are of different runs")
+        run, levels = None, {}
+        for index in found:
+            path = level_path(folder, index)
+            record = load_level(path, device)
+            try:
+                run = run or record["run"]
+                if record["run"] != run or record["level"] != index:
+                    raise InputError(f"l{found[0]}.ckpt and l{index}.ckpt in {folder} are of different runs")
+                levels[index] = Level.from_record(record)
+                levels[index].check(level_size(run["size"], index), run["n_channels"])
+            except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ZeroDivisionError) as error:
+                raise InputError(f"{path} does not fit together ({one_line(error)}): fit it again") from error
         missing = set(range(found[0], run["n_scales"])) - set(found)
         if missing:
             raise InputError(f"{folder} lacks l{max(missing)}.ckpt, which the finer levels build on")
-        levels = {level: Level.from_record(record) for level, record in records.items()}
         return cls(
             levels,
             n_scales=run["n_scales"],
@@ -179,7 +196,7 @@ class MINER:
     def decode(self, level: int = 0, crop: Window | None = None, scale: int = 1, b_chunks: int = 16384) -> Tensor:
         """Decode a level, or a crop of it, touching only the blocks that the crop needs at each level.
 
-        Between the pixels a level is its networks, sampled there, added to the linear interpolation of the next coarser
+        Between the pixels a level is its networks, sampled there, added to the spline interpolation of the next coarser
         level's pixels. Odd scales pass through the pixel centres exactly. A crop has the same bits as the same part of
         the whole.
 

@@ -11,6 +11,7 @@ SHAPES = [
     dict(n_in=16, n_out=3, n_layers=3, n_hidden=20, output="sine"),
     dict(n_in=2, n_out=1, n_layers=4, n_hidden=20, output="sigmoid"),
     dict(n_in=7, n_out=4, n_layers=2, n_hidden=20, output="sine"),
+    dict(n_in=210, n_out=1, n_layers=2, n_hidden=8, output="sine"),
 ]
 
 

@@ -145,6 +145,39 @@ def test_damaged_and_foreign_checkpoints_are_named(small_run, tmp_path):
         MINER.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record: record.pop("network"),
+        lambda record: record.pop("run"),
+        lambda record: record["network"].pop("weight.0"),
+        lambda record: record["network"].update({"bias.0": torch.zeros(3)}),
+        lambda record: record.update(active=record["active"][:-1]),
+        lambda record: record.update(active=None),
+        lambda record: record.update(size=[25, 26]),
+        lambda record: record.update(patch_size=[0, 16]),
+        lambda record: record["network_shape"].update(frobnicate=1),
+        lambda record: record.update(run="no run"),
+        lambda record: record["run"].update(n_channels=4),
+        lambda record: record["run"].update(size=[70, 100]),
+    ],
+)
+def test_checkpoints_that_do_not_fit_together_are_named(small_run, tmp_path, spoil):
+    record = load_level(small_run / "l2.ckpt")
+    spoil(record)
+    torch.save(record, tmp_path / "l2.ckpt")
+    with pytest.raises(InputError, match=r"l2\.ckpt does not fit together"):
+        MINER.load(tmp_path)
+
+
+def test_a_flipped_byte_is_noticed(small_run, tmp_path):
+    content = bytearray((small_run / "l2.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "l2.ckpt").write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        MINER.load(tmp_path)
+
+
 def test_levels_of_different_runs_are_told_apart(small_run, tmp_path):
     for level in (0, 1, 2):
         (tmp_path / f"l{level}.ckpt").write_bytes((small_run / f"l{level}.ckpt").read_bytes())

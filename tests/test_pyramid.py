@@ -41,13 +41,13 @@ def test_upsampling_keeps_a_constant_and_the_range():
     assert fine.max() <= 1
 
 
-def test_upsampling_is_the_cubic_b_spline():
-    """An impulse turns into the spline itself, 2/3 - x^2 + |x|^3/2 near its centre and (2 - |x|)^3/6 beyond."""
+def test_upsampling_is_the_quadratic_b_spline():
+    """An impulse turns into the spline itself, 3/4 - x^2 near its centre and (3/2 - |x|)^2 / 2 beyond."""
     impulse = torch.zeros(1, 9)
     impulse[0, 4] = 1
     fine = upsample(impulse, 5, ((0, 45),), (0,), (9,))[0]
     x = ((torch.arange(45.0) + 0.5) / 5 - 0.5 - 4).abs()
-    spline = torch.where(x < 1, 2 / 3 - x**2 + x**3 / 2, (2 - x).clamp(min=0) ** 3 / 6)
+    spline = torch.where(x < 0.5, 3 / 4 - x**2, (1.5 - x).clamp(min=0) ** 2 / 2)
     torch.testing.assert_close(fine, spline, rtol=0, atol=1e-6)
 
 

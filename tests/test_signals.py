@@ -100,6 +100,7 @@ def test_shrinking_takes_the_mean_of_the_pixels(tmp_path):
         ("empty.png", b"", "is no picture"),
         ("text.jpg", b"hello", "is no picture"),
         ("broken.tif", b"II*\0\xff\xff\xff\xff", "is no TIFF"),
+        ("short.tif", b"II*\0", "is no TIFF"),
     ],
 )
 def test_what_is_no_picture_is_named(tmp_path, name, content, message):
@@ -124,6 +125,27 @@ def test_other_numbers_are_refused_with_what_works(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "numbers.tif", RGB.astype(dtype), photometric="rgb")
     with pytest.raises(InputError, match=f"{np.dtype(dtype)} values.*8 or 16 bits"):
         read_picture(tmp_path / "numbers.tif")
+
+
+@pytest.mark.parametrize("bits", [4, 12])
+def test_depths_between_are_refused_with_what_works(tmp_path, bits):
+    dtype = np.uint8 if bits == 4 else np.uint16
+    tifffile.imwrite(tmp_path / "between.tif", (RGB[..., 0] >> 4).astype(dtype), bitspersample=bits)
+    with pytest.raises(InputError, match=rf"{bits} bits a channel.*8 or 16 bits"):
+        read_picture(tmp_path / "between.tif")
+
+
+def test_jpeg_in_tiff_and_premultiplied_alpha(tmp_path):
+    smooth = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8)[:, None], (64, 64, 3))
+    tifffile.imwrite(tmp_path / "jpeg.tif", smooth, photometric="rgb", compression="jpeg", tile=(64, 64))
+    torch.testing.assert_close(read_picture(tmp_path / "jpeg.tif").values, channels_first(smooth), rtol=0, atol=0.02)
+    straight = np.dstack([np.full((8, 8, 3), 200, np.uint8), np.full((8, 8), 128, np.uint8)])
+    premultiplied = straight.copy()
+    premultiplied[..., :3] = round(200 * 128 / 255)
+    tifffile.imwrite(tmp_path / "alpha.tif", premultiplied, photometric="rgb", extrasamples=["assocalpha"])
+    torch.testing.assert_close(
+        read_picture(tmp_path / "alpha.tif").values, channels_first(straight), rtol=0, atol=0.005
+    )
 
 
 def test_hdr_is_refused_with_what_works(tmp_path):

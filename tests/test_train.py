@@ -1,6 +1,8 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datasets.signals import read_picture
 from models.miner import MINER
-from opt import parse_options
+from opt import dump_options, parse_options, recorded_options
 from utils.metrics import psnr
 from utils.pyramid import pyramid
 
@@ -162,11 +164,11 @@ GOOD = ["--path", str(ASTRONAUT), "--input_size", "64", "64"]
     ("arguments", "message"),
     [
         (["--path", "nowhere.png"], "nowhere.png: no such file"),
-        (["--path", "."], ".: no such file"),
+        (["--path", "."], ". is no file"),
         (["--exp_name", "x"], "--path is missing"),
         ([*GOOD, "--input_size", "64", "64", "64"], "--input_size 64 64 64: an image takes W H"),
-        ([*GOOD, "--input_size", "0", "64"], "--input_size 0 64: sizes are at least 1"),
-        ([*GOOD, "--patch_size", "-8"], "--patch_size -8: sizes are at least 1"),
+        ([*GOOD, "--input_size", "0", "64"], "--input_size 0 64: sizes from 1 to 1048576 work"),
+        ([*GOOD, "--patch_size", "-8"], "--patch_size -8: sizes from 1 to 1048576 work"),
         ([*GOOD, "--frobnicate"], "unrecognized arguments: --frobnicate"),
         ([*GOOD, "--num_epochs", "5", "5"], "2 values for --n_scales 1, at most 1 work"),
         ([*GOOD, "--num_epochs", "0"], "--num_epochs 0: each level takes at least 1"),
@@ -186,6 +188,10 @@ GOOD = ["--path", str(ASTRONAUT), "--input_size", "64", "64"]
         ([*GOOD, "--config", "nowhere.yaml"], "nowhere.yaml"),
         ([*GOOD, "--config"], "--config"),
         ([*GOOD, "--seed", "-1"], "--seed -1: at least 0 works"),
+        ([*GOOD, "--seed", str(2**64)], "less than 2^63 works"),
+        ([*GOOD, "--input_size", "4000000000", "4"], "--input_size 4000000000 4: sizes from 1 to 1048576 work"),
+        ([*GOOD, "--input_size", "6e1"], "--input_size: Expected a int. Got value: 60.0"),
+        ([*GOOD, "--task", "mesh"], "--input_size 64 64: a volume takes W H D, or one number"),
     ],
 )
 def test_bad_input_is_told_in_one_line_and_leaves_nothing(command, tmp_path, monkeypatch, arguments, message):
@@ -204,6 +210,84 @@ def test_the_command_line_wins_over_a_config_in_any_order(tmp_path):
     for argv in (config + override, override + config):
         options = parse_options(argv)
         assert (options.n_scales, options.use_pe, options.num_epochs) == (4, False, [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("num_epochs: null", "num_epochs has no value"),
+        ("num_epochs: []", "--num_epochs"),
+        ("patch_size: []", "--patch_size without a number"),
+        ("frobnicate: 1", "frobnicate is no option"),
+        ("config: other.yaml", "config is no option"),
+        ("lr: .nan", "--lr nan: a positive number works"),
+        ("n_scales: many", "--n_scales: Expected a int. Got value: many"),
+        ("", "holds no options"),
+        ("- 1", "holds no options"),
+        ("{", "cannot be read"),
+        ("\x00", "cannot be read"),
+    ],
+)
+def test_a_bad_config_is_told_in_one_line(command, tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text(text)
+    outcome = command("train.py", *GOOD, "--config", "bad.yaml")
+    assert outcome.status not in (0, None)
+    assert message in outcome.error
+    assert len(outcome.error.strip().splitlines()) == 1
+
+
+def test_a_single_number_does_for_a_list_in_a_config(tmp_path):
+    (tmp_path / "some.yaml").write_text(f"path: {ASTRONAUT}\ninput_size: 64\npatch_size: 16\nnum_epochs: 3\nlr: 1e-3\n")
+    options = parse_options(["--config", str(tmp_path / "some.yaml")])
+    assert (options.input_size, options.patch_size, options.num_epochs, options.lr) == ([64], [16], [3], 1e-3)
+
+
+@pytest.mark.parametrize("name", ["1e5", "2024", "yes", "plain"])
+def test_saved_options_come_back_whatever_the_name(tmp_path, name):
+    options = parse_options([*GOOD, "--exp_name", name, "--lr", "1e-5"])
+    (tmp_path / "options.yaml").write_text(dump_options(options))
+    again = parse_options(["--config", str(tmp_path / "options.yaml")])
+    assert recorded_options(again) == recorded_options(options)
+
+
+def test_a_fit_that_diverges_says_so(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = command("train.py", *SMALL_FIT, "--num_epochs", 5, "--lr", 1e30)
+    assert outcome.status not in (0, None)
+    assert "diverged: a smaller --lr than 1e+30 works" in outcome.error
+
+
+def test_an_earlier_run_stays_until_there_is_something_in_its_place(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("train.py", *SMALL_FIT, "--num_epochs", 1).status == 0
+    files = {path: path.read_bytes() for path in (tmp_path / "ckpts/small").iterdir()}
+    failed = command("train.py", *SMALL_FIT, "--overwrite", "--n_hidden", 10**9)
+    assert "out of memory" in failed.error
+    assert {path: path.read_bytes() for path in (tmp_path / "ckpts/small").iterdir()} == files
+
+
+@pytest.mark.parametrize(("signal_name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupted_run_says_so_and_does_not_succeed(tmp_path, signal_name, status):
+    arguments = [*SMALL_FIT, "--num_epochs", "100000", "--val_freq", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have had it ignored
+    )
+    while not list(tmp_path.glob("logs/small/l2/events*")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(getattr(signal, signal_name))
+    try:
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == status
+    assert b"Traceback" not in error
+    assert error.rstrip().splitlines()[-1].startswith((b"error: interrupted", b"error: terminated"))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

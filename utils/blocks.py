@@ -5,7 +5,6 @@ and the points of a block are numbered in C order. Nothing here knows what the v
 """
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 
 
@@ -14,13 +13,14 @@ def grid_shape(size: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[int,
     return tuple(-(-length // patch) for length, patch in zip(size, patch_size, strict=True))
 
 
-def pad_to_blocks(signal: torch.Tensor, patch_size: tuple[int, ...], mode: str = "replicate") -> torch.Tensor:
-    """Pad (c, *size) at the far end of each axis to a multiple of the patch; mode as in torch's pad."""
-    size = signal.shape[1:]
-    extra = [
-        n * patch - length for n, patch, length in zip(grid_shape(size, patch_size), patch_size, size, strict=True)
-    ]
-    return F.pad(signal, [pad for axis in reversed(extra) for pad in (0, axis)], mode=mode)
+def pad_to_blocks(signal: torch.Tensor, patch_size: tuple[int, ...]) -> torch.Tensor:
+    """Replicate the far edges of (c, *size), of any type, up to a multiple of the patch."""
+    for axis, (n_blocks, patch) in enumerate(zip(grid_shape(signal.shape[1:], patch_size), patch_size, strict=True), 1):
+        length = signal.shape[axis]
+        if n_blocks * patch > length:
+            index = torch.arange(n_blocks * patch, device=signal.device).clamp(max=length - 1)
+            signal = signal.index_select(axis, index)
+    return signal
 
 
 def view_blocks(canvas: torch.Tensor, patch_size: tuple[int, ...]) -> torch.Tensor:

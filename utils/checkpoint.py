@@ -2,8 +2,8 @@
 
 import io
 import os
-import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,14 @@ def load_level(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]
     """Read one level; InputError, naming the file, for anything that is none."""
     data = io.BytesIO(path.read_bytes())
     try:
+        if zipfile.ZipFile(data).testzip() is not None:  # checks every byte, which torch.load does not
+            raise zipfile.BadZipFile
+        data.seek(0)
         record = torch.load(data, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, OSError, EOFError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is damaged, or no checkpoint: fit this level again") from error
+    except Exception as error:  # whatever a damaged archive or pickle leads to
+        raise InputError(f"{path} is damaged, or no checkpoint: fit it again") from error
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         raise InputError(f"{path} is no checkpoint of a level")
-    if record["version"] != _VERSION:
-        raise InputError(f"{path} has format version {record['version']}; this program reads version {_VERSION}")
+    if record.get("version") != _VERSION:
+        raise InputError(f"{path} has format version {record.get('version')}; this program reads version {_VERSION}")
     return record

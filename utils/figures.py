@@ -29,15 +29,13 @@ def thumbnail(picture: Tensor, longest: int = 1024) -> Tensor:
 
 
 def highlight_blocks(picture: Tensor, patch_size: tuple[int, ...], blocks: Tensor, dim: float = 0.3) -> Tensor:
-    """Dim a picture (c, h, w) everywhere but in some blocks, given by their indices (n_blocks,) in its grid."""
-    height, width = picture.shape[1:]
-    chosen = torch.zeros(grid_shape((height, width), patch_size))
-    chosen.view(-1)[blocks] = 1
-    rows, columns = (
-        torch.arange(length, device=chosen.device) // patch
-        for length, patch in zip((height, width), patch_size, strict=True)
-    )
-    return picture * (dim + (1 - dim) * chosen[rows][:, columns].to(picture.device))
+    """Dim a picture (c, *size) everywhere but in some blocks, given by their indices (n_blocks,) in its grid."""
+    size = picture.shape[1:]
+    brightness = torch.full(grid_shape(size, patch_size), dim)
+    brightness.view(-1)[blocks] = 1
+    for axis, (length, patch) in enumerate(zip(size, patch_size, strict=True)):
+        brightness = brightness.index_select(axis, torch.arange(length) // patch)
+    return picture * brightness.to(picture.device)
 
 
 def draw_blocks(

@@ -1,8 +1,11 @@
 """How good a reconstruction is."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 _SSIM_WINDOW = 11
@@ -14,17 +17,50 @@ def n_colours(n_channels: int) -> int:
     return 3 if n_channels == 4 else n_channels
 
 
-def psnr_from_mse(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB for a peak of 1; infinite for a perfect fit."""
-    return -10 * math.log10(mse) if mse > 0 else math.inf
+@dataclass(frozen=True)
+class Metric:
+    """A quality that adds up over blocks: two sums for each, and a value of their totals.
+
+    name: in curves and reports
+    line: how a run prints it
+    sums: (reconstruction (n_blocks, n_points, c), signal likewise, true points (n_blocks, n_points)) -> (n_blocks, 2)
+    value: of the two totals
+    """
+
+    name: str
+    line: str
+    sums: Callable[[Tensor, Tensor, Tensor], Tensor]
+    value: Callable[[float, float], float]
+
+    def __call__(self, reconstruction: Tensor, signal: Tensor) -> float:
+        """Of a whole signal (c, *size) in [0, 1]; totals are kept in double precision."""
+        totals = torch.zeros(2, dtype=torch.float64)
+        for layer, true_layer in zip(reconstruction.unbind(1), signal.unbind(1), strict=True):
+            values, true_values = (rearrange(x, "c ... -> 1 (...) c") for x in (layer, true_layer.float()))
+            totals += self.sums(values, true_values, torch.ones(values.shape[:2], dtype=torch.bool))[0].cpu()
+        return self.value(*totals.tolist())
 
 
-def psnr(prediction: Tensor, signal: Tensor) -> float:
-    """PSNR in dB of (c, h, w) in [0, 1] over the colour channels, accumulated row by row in double precision."""
-    colours = n_colours(len(signal))
-    rows = zip(prediction[:colours].unbind(1), signal[:colours].unbind(1), strict=True)
-    total = sum((row - true).square().sum(dtype=torch.float64).item() for row, true in rows)
-    return psnr_from_mse(total / signal[:colours].numel())
+def _squared_error(reconstruction: Tensor, signal: Tensor, true: Tensor) -> Tensor:
+    colours = n_colours(signal.shape[2])
+    error = (reconstruction - signal)[..., :colours].square().sum(2) * true
+    return torch.stack([error.sum(1), true.sum(1) * colours], dim=1)
+
+
+def _overlap(reconstruction: Tensor, signal: Tensor, true: Tensor) -> Tensor:
+    inside, truly = reconstruction[..., 0] > 0.5, signal[..., 0] > 0.5
+    return torch.stack([(inside & truly & true).sum(1), ((inside | truly) & true).sum(1)], dim=1).float()
+
+
+def _psnr(squared_error: float, count: float) -> float:
+    return math.inf if squared_error == 0 else -10 * math.log10(squared_error / count)
+
+
+psnr = Metric("psnr", "PSNR : {:.4f} dB", _squared_error, _psnr)
+"""Peak signal-to-noise ratio in dB for a peak of 1, over the colour channels; infinite for a perfect fit."""
+
+iou = Metric("iou", "IoU : {:.6f}", _overlap, lambda intersection, union: intersection / union if union else 1.0)
+"""Intersection over union of what is above 1/2; 1 where both are empty."""
 
 
 def ssim(prediction: Tensor, signal: Tensor) -> float | None:

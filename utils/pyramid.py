@@ -16,10 +16,10 @@ def level_size(size: tuple[int, ...], level: int) -> tuple[int, ...]:
 
 
 def downsample(signal: Tensor) -> Tensor:
-    """Halve (c, *size) by area averaging; an odd last row or column stands for both of its pair."""
+    """Halve (c, *size) of any type by area averaging, to float32; an odd last row stands for both of its pair."""
     halves = pad_to_blocks(signal, (2,) * (signal.ndim - 1))
     for axis in range(1, signal.ndim):
-        halves = halves.unflatten(axis, (-1, 2)).mean(axis + 1)
+        halves = halves.unflatten(axis, (-1, 2)).mean(axis + 1, dtype=torch.float32)
     return halves
 
 
@@ -40,10 +40,10 @@ def source_window(start: int, stop: int, factor: int, size: int) -> tuple[int, i
 def upsample(
     window: Tensor, factor: int, crop: tuple[tuple[int, int], ...], origin: tuple[int, ...], size: tuple[int, ...]
 ) -> Tensor:
-    """Cubic B-spline interpolation, `factor` samples a coarse one, aligned by half pixels, edges replicated.
+    """Quadratic B-spline interpolation, `factor` samples a coarse one, aligned by half pixels, edges replicated.
 
-    The spline smooths: it passes near the samples, not through them, and stays in their range. That is wanted, since
-    the samples are a fit with errors of their own: sharper kernels pass these on to the finer level.
+    The spline smooths: it passes near the samples, not through them, and stays in their range. That is wanted:
+    the samples are a fit with errors of their own, and sharper kernels pass these on to the finer level.
 
     The position of a sample is rational and is reduced in whole numbers, so a sample has the same bits whatever window
     it is computed in.
@@ -75,17 +75,16 @@ def upsample_whole(coarse: Tensor, size: tuple[int, ...]) -> Tensor:
 def _spline_taps(index: Tensor, factor: int, size: int) -> tuple[Tensor, Tensor]:
     """The coarse samples that upsampled ones are made of, and with what weight.
 
-    An upsampled sample lies at (index + 1/2)/factor - 1/2, in coarse samples; the kernel is the uniform cubic B-spline
-    (de Boor, A Practical Guide to Splines, ch. IX).
+    An upsampled sample lies at (index + 1/2)/factor - 1/2, in coarse samples; the kernel is the uniform quadratic
+    B-spline (de Boor, A Practical Guide to Splines, ch. IX).
 
     Inputs
         index: (n,)
     Outputs
-        (4, n) coarse indices, (4, n) weights in double precision
+        (3, n) coarse indices, (3, n) weights in double precision
     """
     numerator = 2 * index + 1 - factor  # of the position, over 2 * factor
-    left = torch.div(numerator, 2 * factor, rounding_mode="floor")
-    t = (numerator - 2 * factor * left).double() / (2 * factor)
-    taps = torch.stack([left - 1, left, left + 1, left + 2]).clamp(0, size - 1)
-    weights = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 3 * (t + t**2 - t**3) + 1, t**3]
-    return taps, torch.stack(weights) / 6
+    nearest = torch.div(numerator + factor, 2 * factor, rounding_mode="floor")
+    t = (numerator - 2 * factor * nearest).double() / (2 * factor)  # in [-1/2, 1/2)
+    taps = torch.stack([nearest - 1, nearest, nearest + 1]).clamp(0, size - 1)
+    return taps, torch.stack([(1 / 2 - t) ** 2 / 2, 3 / 4 - t**2, (1 / 2 + t) ** 2 / 2])

@@ -1,0 +1,67 @@
+"""Mesh -> occupancy grid, for train.py --task mesh."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from jsonargparse import Namespace
+
+from datasets.signals import write_occupancy
+from datasets.voxelize import load_mesh, voxelize
+from opt import OneLineParser
+from utils.errors import InputError, run_command
+from utils.frame import Frame
+
+_LARGEST = 2560  # so that the bits of one record stay under 2 GiB
+
+
+def make_parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="preprocess_mesh.py",
+        description="Write occupancy/NAME_N.npy, the N^3 voxels of the mesh's bounding box, widened by 1.02.",
+    )
+    add = parser.add_argument
+    add("--path", type=str, help="the mesh: any file that trimesh reads")
+    add("--N", type=int, default=512, help="voxels along each axis")
+    add("--M", type=int, default=1, help="samples a voxel, an odd cube (1, 27, 125, ...); more smooth the surface")
+    add("--T", type=int, default=1, help="repeats, odd, each along another axis; the majority decides. For open meshes")
+    add("--overwrite", type=bool, nargs="?", const=True, default=False, help="replace an earlier file of the same name")
+    return parser
+
+
+def check_options(options: Namespace) -> None:
+    """InputError for values that cannot work."""
+    if options.path is None:
+        raise InputError("--path is missing: it names the mesh")
+    if options.N < 1:
+        raise InputError(f"--N {options.N}: at least 1 works")
+    if options.M < 1 or round(options.M ** (1 / 3)) ** 3 != options.M or options.M % 2 == 0:
+        raise InputError(f"--M {options.M}: an odd cube works, like 1, 27, 125 or 343")
+    if options.T < 1 or options.T % 2 == 0:
+        raise InputError(f"--T {options.T}: an odd number works, like 1 or 3")
+    if options.N > _LARGEST:
+        raise InputError(f"--N {options.N}: at most {_LARGEST} works, a file holds 2 GiB")
+
+
+def main() -> None:
+    options = make_parser().parse_args(sys.argv[1:])
+    check_options(options)
+    out = Path("occupancy") / f"{Path(options.path).stem}_{options.N}.npy"
+    if out.exists() and not options.overwrite:
+        raise InputError(f"{out} is there already: --overwrite replaces it")
+    mesh = load_mesh(options.path)
+    frame = Frame.around(mesh.vertices)
+    packed = voxelize(mesh, frame, options.N, options.M, options.T, progress=True)
+    out.parent.mkdir(exist_ok=True)
+    origin = {"mesh": Path(options.path).name, "N": options.N, "M": options.M, "T": options.T}
+    write_occupancy(out, packed, options.N, frame, origin)
+    inside = np.bitwise_count(packed).sum(dtype=np.int64) / options.N**3
+    print(f"{out}: {options.N}x{options.N}x{options.N} voxels, {inside:.2%} inside")
+
+
+def cli() -> None:
+    run_command(main)
+
+
+if __name__ == "__main__":
+    cli()
