@@ -1,111 +1,202 @@
-"""Checkpoints -> picture: the whole, a level, a crop, between the pixels, or the block decomposition."""
+"""Checkpoints -> picture, volume or mesh: the whole, a level, a crop, between the pixels, or the blocks."""
 
+import io
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+import trimesh
+from jsonargparse import Namespace
+from skimage.measure import marching_cubes
+from torch import Tensor
 
-from datasets.signals import check_picture_path, read_picture, write_picture
-from models.miner import MINER, Window
+from datasets.signals import check_picture_path, read_occupancy, read_picture, write_picture
+from datasets.voxelize import load_mesh, voxelize
+from models.miner import MINER, Window, whole
 from opt import OneLineParser, device_of
+from utils.checkpoint import write_aside
 from utils.errors import InputError, run_command
 from utils.figures import draw_blocks
-from utils.metrics import psnr, ssim
+from utils.frame import Frame
+from utils.metrics import iou, psnr, ssim, surface_agreement
 from utils.pyramid import pyramid
+
+_MESH_SUFFIXES = {".ply", ".obj", ".glb", ".stl"}
+_SURFACE_POINTS = 100_000
+_MOST_SCALE = 1024
 
 
 def make_parser() -> OneLineParser:
-    parser = OneLineParser(prog="reconstruct.py", description="Decode a fitted picture from its checkpoints.")
+    parser = OneLineParser(prog="reconstruct.py", description="Decode a fit from its checkpoints.")
     add = parser.add_argument
     add("ckpts", type=str, help="folder of the run, ckpts/EXP_NAME")
-    add("--out", type=str, help="picture to write: .png, .jpg or .tif")
+    add("--out", type=str, help="a picture: .png, .jpg or .tif; a volume: .npy, or its mesh: .ply, .obj, .glb or .stl")
     add("--level", type=int, help="level of the pyramid, 0 the finest (default: the finest that is there)")
-    add(
-        "--crop",
-        type=int,
-        nargs=4,
-        metavar=("X", "Y", "W", "H"),
-        help="decode only this window, in pixels of the level",
-    )
+    add("--crop", type=int, nargs="+", help="decode only X Y W H (a volume: X Y Z W H D), in pixels of the level")
     add(
         "--scale", type=int, default=1, help="samples a pixel along each axis: the networks are read between the pixels"
     )
+    add("--original", type=str, help="what was fitted, to compare with: the picture; the mesh, or its occupancy file")
+    add("--b_chunks", type=int, default=16384, help="blocks evaluated at once, at most; less saves memory")
+    add("--accelerator", choices=["cpu", "gpu", "mps"], default="cpu", help="where to decode")
+
+    # pictures
+    add("--blocks", type=bool, nargs="?", const=True, default=False, help="outline the blocks that have a network")
+    add("--bits", type=int, choices=[8, 16], help="bits a channel of --out (default: those of the picture fitted)")
+    add("--no_alpha", type=bool, nargs="?", const=True, default=False, help="leave the alpha channel out")
+
+    # volumes
     add(
-        "--blocks",
+        "--field",
         type=bool,
         nargs="?",
         const=True,
         default=False,
-        help="outline the blocks that have a network, one colour a level",
+        help="write the field itself to .npy, not field > 1/2",
     )
-    add("--original", type=str, help="the picture that was fitted: prints PSNR and SSIM")
-    add(
-        "--bits",
-        type=int,
-        choices=[8, 16],
-        help="bits a channel of --out (default: those of the picture that was fitted)",
-    )
-    add("--no_alpha", type=bool, nargs="?", const=True, default=False, help="leave the alpha channel out")
-    add("--b_chunks", type=int, default=16384, help="blocks evaluated at once, at most; less saves memory")
-    add("--accelerator", choices=["cpu", "gpu", "mps"], default="cpu", help="where to decode")
     return parser
 
 
 def main() -> None:
     options = make_parser().parse_args(sys.argv[1:])
     if options.out is None and options.original is None:
-        raise InputError("nothing to do: --out writes a picture, --original compares with one")
+        raise InputError("nothing to do: --out writes a file, --original compares with one")
     if options.original is not None and options.scale != 1:
         raise InputError(f"--scale {options.scale} has no original to compare with: --original works with --scale 1")
+    if None not in (options.original, options.out) and Path(options.out).resolve() == Path(options.original).resolve():
+        raise InputError(f"--out {options.out} is the original itself: another name works")
     if options.b_chunks < 1:
         raise InputError(f"--b_chunks {options.b_chunks}: at least 1 works")
+    if not 1 <= options.scale <= _MOST_SCALE:
+        raise InputError(f"--scale {options.scale}: 1 to {_MOST_SCALE} works")
     model = MINER.load(options.ckpts, device_of(options.accelerator))
     level = model.finest if options.level is None else options.level
+    if level not in model.levels:
+        raise InputError(f"--level {level}: levels {model.finest} to {model.n_scales - 1} are there")
+    crop = parse_crop(options.crop, model.levels[level].size)
+    (reconstruct_picture if len(model.size) == 2 else reconstruct_volume)(model, level, crop, options)
+
+
+def parse_crop(numbers: list[int] | None, size: tuple[int, ...]) -> Window:
+    """X Y [Z] W H [D] as (start, stop) along the axes, the last of them x; the whole level for None."""
+    if numbers is None:
+        return whole(size)
+    given, n_dims = " ".join(map(str, numbers)), len(size)
+    order = "X Y W H" if n_dims == 2 else "X Y Z W H D"
+    if len(numbers) != 2 * n_dims:
+        raise InputError(f"--crop {given}: it takes {order}")
+    starts, lengths = numbers[:n_dims][::-1], numbers[n_dims:][::-1]
+    crop = tuple((start, start + length) for start, length in zip(starts, lengths, strict=True))
+    if any(not 0 <= start < stop <= length for (start, stop), length in zip(crop, size, strict=True)):
+        raise InputError(f"--crop {given}: {order} is not inside the level, which is {'x'.join(map(str, size[::-1]))}")
+    return crop
+
+
+def reconstruct_picture(model: MINER, level: int, crop: Window, options: Namespace) -> None:
     bits = options.bits or model.source["bits"]
-    n_channels = 3 if options.blocks else 3 if options.no_alpha and model.n_channels == 4 else model.n_channels
+    n_channels = 3 if options.blocks or (options.no_alpha and model.n_channels == 4) else model.n_channels
     if options.out is not None:
         check_picture_path(Path(options.out), n_channels, bits)
-    crop = None
-    if options.crop is not None:
-        left, top, width, height = options.crop
-        crop = ((top, top + height), (left, left + width))
-
+    original = None if options.original is None else original_level(options.original, model, level)
     picture = model.decode(level, crop, options.scale, options.b_chunks).cpu()
-    if options.original is not None:
-        compare(picture, original_level(options.original, model, level), crop)
+    if original is not None:
+        original = original[:, *(slice(*along) for along in crop)]
+        similarity = ssim(picture, original)
+        print(psnr.line.format(psnr(picture, original)))
+        print(
+            "SSIM : none, the picture is smaller than its window" if similarity is None else f"SSIM : {similarity:.4f}"
+        )
     if options.out is not None:
-        drawn = outlined(picture, model, level, crop, options.scale) if options.blocks else picture
-        write_picture(options.out, drawn[:n_channels], bits)
+        if options.blocks:
+            picture = draw_blocks(
+                picture,
+                {index: part.active_grid.cpu() for index, part in model.levels.items()},
+                model.levels[level].patch_size,
+                corner=tuple(start * 2**level for start, _ in crop),
+                pixel_size=2**level / options.scale,
+            )
+        write_picture(options.out, picture[:n_channels], bits)
 
 
-def original_level(path: str, model: MINER, level: int) -> torch.Tensor:
+def original_level(path: str, model: MINER, level: int) -> Tensor:
     """A level (c, h, w) of the picture that was fitted, at the size it was fitted at."""
     values = read_picture(path, model.size).values
     if len(values) != model.n_channels:
-        raise InputError(
-            f"{path} has {len(values)} channels, the fit {model.n_channels}: is it the picture that was fitted?"
-        )
+        raise InputError(f"{path} has {len(values)} channels, the fit {model.n_channels}: is it what was fitted?")
     return pyramid(values, level + 1)[level]
 
 
-def compare(picture: torch.Tensor, original: torch.Tensor, crop: Window | None) -> None:
-    """Print PSNR and SSIM of a decoded level, or of a crop of it."""
-    if crop is not None:
-        original = original[:, *(slice(*along) for along in crop)]
-    print(f"PSNR : {psnr(picture, original):.4f} dB")
-    similarity = ssim(picture, original)
-    print("SSIM : none, the picture is smaller than its window" if similarity is None else f"SSIM : {similarity:.4f}")
+def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespace) -> None:
+    suffix = Path(options.out).suffix.lower() if options.out is not None else None
+    if suffix is not None and suffix not in _MESH_SUFFIXES | {".npy"}:
+        raise InputError(
+            f"{options.out}: suffix {suffix!r} is none of .npy, .ply, .obj, .glb, .stl, which hold a volume"
+        )
+    if options.blocks:
+        raise InputError("--blocks draws on pictures, and this is a volume")
+    if options.original is not None and (level != 0 or options.crop is not None):
+        raise InputError("--original of a volume works without --level and --crop")
+    frame = Frame(**model.source["frame"]) if model.source["frame"] else None
+    field = model.decode(level, crop, options.scale, options.b_chunks)[0].cpu()
+    surface = None
+    if suffix in _MESH_SUFFIXES or options.original is not None:
+        surface = extract_surface(field.numpy(), crop, level, options.scale, frame, model.size)
+    if options.original is not None:
+        compare_volume(options.original, field, surface, frame)
+    if suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, (field if options.field else field > 0.5).numpy())
+        write_aside(Path(options.out), buffer.getvalue())
+    elif suffix is not None:
+        data = surface.export(file_type=suffix[1:])
+        write_aside(Path(options.out), data if isinstance(data, bytes) else data.encode())
 
 
-def outlined(picture: torch.Tensor, model: MINER, level: int, crop: Window | None, scale: int) -> torch.Tensor:
-    """A decoded window with the block decomposition drawn over it, (3, h, w)."""
-    return draw_blocks(
-        picture,
-        {index: part.active_grid.cpu() for index, part in model.levels.items()},
-        model.levels[level].patch_size,
-        corner=tuple(start * 2**level for start, _ in crop) if crop else (0, 0),
-        pixel_size=2**level / scale,
+def extract_surface(
+    field: np.ndarray, crop: Window, level: int, scale: int, frame: Frame | None, size: tuple[int, ...]
+) -> trimesh.Trimesh:
+    """The surface where the field is 1/2 (marching cubes), closed where it meets the box.
+
+    Inputs
+        field: (d, h, w) samples of a window of a level
+        crop, level, scale: which
+        frame: of the whole volume; None leaves the surface in voxels
+        size: (d, h, w) of level 0
+    """
+    padded = np.pad(field, 1)
+    if not padded.min() < 0.5 < padded.max():
+        raise InputError("the field has no surface: it is nowhere above 1/2")
+    corners, faces, _, _ = marching_cubes(padded, 0.5)
+    starts = np.array([start for start, _ in crop])
+    pixels = starts + (corners - 1 + 0.5) / scale - 0.5
+    voxels = ((pixels + 0.5) * 2**level - 0.5)[:, ::-1]  # (x, y, z) of level 0
+    surface = trimesh.Trimesh(frame.to_mesh(voxels, size[::-1]) if frame else voxels, faces, process=False)
+    if surface.volume < 0:
+        surface.invert()
+    return surface
+
+
+def compare_volume(path: str, field: Tensor, surface: trimesh.Trimesh, frame: Frame | None) -> None:
+    """Print the IoU with an occupancy file or a mesh; with a mesh, how near the surfaces are too."""
+    size = tuple(field.shape)
+    if Path(path).suffix.lower() == ".npy":
+        print(iou.line.format(iou(field[None], read_occupancy(path, size).values)))
+        return
+    if frame is None or len(set(size)) != 1:
+        raise InputError(f"{path}: the fit does not tell where its voxels lie, so it compares with a .npy file only")
+    mesh = load_mesh(path)
+    occupancy = np.unpackbits(voxelize(mesh, frame, size[0]), axis=2, count=size[0])
+    print(iou.line.format(iou(field[None], torch.from_numpy(occupancy)[None])))
+    samples = []
+    for body in (surface, mesh):
+        points, face = trimesh.sample.sample_surface(body, _SURFACE_POINTS, seed=0)
+        samples += [np.asarray(points), body.face_normals[face]]
+    chamfer, consistency = surface_agreement(*samples)
+    print(
+        f"Chamfer distance : {chamfer:.6g} in the mesh's unit, {chamfer / mesh.scale:.3e} of its bounding box's diagonal"
     )
+    print(f"Normal consistency : {consistency:.4f} ({_SURFACE_POINTS:,} points on each surface)")
 
 
 def cli() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import preprocess_mesh
 import reconstruct
 import train
 from datasets.signals import read_picture
@@ -29,13 +30,13 @@ class Outcome:
 
 @pytest.fixture
 def command(capsys, monkeypatch) -> Callable[..., Outcome]:
-    """Run train.py or reconstruct.py with some arguments in the current folder."""
+    """Run one of the programs with some arguments in the current folder."""
 
     def run(program: str, *arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
         status = 0
         try:
-            {"train.py": train, "reconstruct.py": reconstruct}[program].cli()
+            {"train.py": train, "reconstruct.py": reconstruct, "preprocess_mesh.py": preprocess_mesh}[program].cli()
         except SystemExit as end:
             status = end.code
         printed = capsys.readouterr()

@@ -225,16 +225,19 @@ def test_reconstruct_outlines_the_blocks(command, small_run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--out writes a picture, --original compares"),
+        ([], "--out writes a file, --original compares"),
         (["--out", "x.gif"], "suffix '.gif' is none of"),
         (["--out", "x.jpg", "--bits", "16"], "JPEG holds 8 bits"),
-        (["--out", "x.png", "--level", "7"], "level 7 is not there: levels 0 to 2 are"),
-        (["--out", "x.png", "--crop", "90", "0", "20", "20"], "not inside level 0, which is"),
-        (["--out", "x.png", "--scale", "0"], "scale 0 is less than 1"),
+        (["--out", "x.png", "--level", "7"], "--level 7: levels 0 to 2 are there"),
+        (
+            ["--out", "x.png", "--crop", "90", "0", "20", "20"],
+            "--crop 90 0 20 20: X Y W H is not inside the level, which is 100x75",
+        ),
+        (["--out", "x.png", "--scale", "0"], "--scale 0: 1 to 1024 works"),
         (["--out", "x.png", "--original", str(ASTRONAUT), "--scale", "2"], "--original works with --scale 1"),
         (["--original", "nowhere.png"], "nowhere.png: no such file"),
         (["--original", str(ROOT / "images" / "pluto.png")], "has 1 channels, the fit 3"),
-        (["--out", "x.png", "--crop", "1", "2"], "--crop"),
+        (["--out", "x.png", "--crop", "1", "2"], "--crop 1 2: it takes X Y W H"),
         (["--out", "x.png", "--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
 )

@@ -1,0 +1,189 @@
+"""Volumes from the command line to the surface, on bodies whose shape is known."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+import train
+import trimesh
+from conftest import ROOT
+from test_train import curves
+
+from datasets.signals import read_occupancy, write_occupancy
+from datasets.voxelize import voxelize
+from models.miner import MINER
+from utils.frame import Frame
+from utils.metrics import iou, surface_agreement
+from utils.pyramid import pyramid
+
+CENTRE, RADIUS = np.array([3.0, -2.0, 10.0]), 4.0
+FIT = [
+    *("--task", "mesh", "--patch_size", "8", "--batch_size", "128", "--n_scales", "2", "--use_pe", "--n_freq", "5"),
+    *("--n_layers", "2", "--n_hidden", "8", "--loss_thr", "5e-3", "--num_epochs", "50", "100", "--accelerator", "cpu"),
+]
+
+
+@pytest.fixture(scope="module")
+def ball(tmp_path_factory):
+    """A run over 36x36x36 voxels of a ball, no multiple of the patch, and the mesh it came from."""
+    folder = tmp_path_factory.mktemp("ball")
+    mesh = trimesh.creation.icosphere(subdivisions=5, radius=RADIUS)
+    mesh.apply_translation(CENTRE)
+    mesh.export(folder / "ball.ply")
+    frame = Frame.around(mesh.vertices)
+    write_occupancy(folder / "ball.npy", voxelize(mesh, frame, 36), 36, frame, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["train.py", *FIT, "--path", "ball.npy", "--exp_name", "ball"])
+        train.cli()
+    return folder
+
+
+def test_a_ball_is_fitted_and_its_iou_is_that_of_the_files(ball):
+    model = MINER.load(ball / "ckpts/ball")
+    grid = read_occupancy(ball / "ball.npy").values
+    reached = iou(model.decode(), grid)
+    assert reached > 0.99
+    metrics = json.loads((ball / "ckpts/ball/metrics.json").read_text())
+    assert metrics["iou"] == pytest.approx(reached, abs=1e-6)
+    assert 0 < metrics["levels"][0]["active_blocks"] < metrics["levels"][0]["blocks"] == 125
+    for level, signal in enumerate(pyramid(grid, 2)):
+        _, value = curves(ball / f"logs/ball/l{level}")["val/iou"][-1]
+        assert value == pytest.approx(iou(model.decode(level), signal), abs=1e-6)
+
+
+def test_a_crop_of_a_volume_equals_the_crop_of_the_whole(ball):
+    model = MINER.load(ball / "ckpts/ball")
+    for scale in (1, 3):
+        crop = model.decode(crop=((3, 9), (30, 36), (8, 17)), scale=scale)
+        whole = model.decode(scale=scale)[:, 3 * scale : 9 * scale, 30 * scale : 36 * scale, 8 * scale : 17 * scale]
+        assert torch.equal(crop, whole)
+
+
+@pytest.mark.parametrize("suffix", ["ply", "obj", "glb", "stl"])
+def test_the_surface_lies_on_the_ball_in_its_own_coordinates(command, ball, tmp_path, suffix):
+    outcome = command("reconstruct.py", ball / "ckpts/ball", "--out", tmp_path / f"ball.{suffix}")
+    assert outcome.status == 0, outcome.error
+    surface = trimesh.load_mesh(tmp_path / f"ball.{suffix}")
+    surface = surface.to_mesh() if isinstance(surface, trimesh.Scene) else surface
+    surface.merge_vertices()
+    assert surface.is_watertight
+    voxel = 2 * RADIUS * 1.02 / 35
+    off = np.abs(np.linalg.norm(surface.vertices - CENTRE, axis=1) - RADIUS)
+    assert off.max() < 1.5 * voxel
+    assert off.mean() < 0.4 * voxel
+    assert surface.volume == pytest.approx(4 / 3 * np.pi * RADIUS**3, rel=0.05)
+
+
+@pytest.mark.parametrize("arguments", [["--level", 1], ["--scale", 2]])
+def test_levels_and_scales_lie_in_the_same_place(command, ball, tmp_path, arguments):
+    assert command("reconstruct.py", ball / "ckpts/ball", "--out", tmp_path / "x.ply", *arguments).status == 0
+    surface = trimesh.load_mesh(tmp_path / "x.ply")
+    np.testing.assert_allclose(surface.bounds.mean(axis=0), CENTRE, atol=0.15)
+    assert surface.extents == pytest.approx(2 * RADIUS, rel=0.08)
+
+
+def test_a_crop_is_closed_where_it_is_cut(command, ball, tmp_path):
+    crop = ["--crop", 0, 0, 0, 36, 36, 18]
+    assert command("reconstruct.py", ball / "ckpts/ball", "--out", tmp_path / "x.ply", *crop).status == 0
+    surface = trimesh.load_mesh(tmp_path / "x.ply")
+    assert surface.is_watertight
+    assert surface.bounds[1, 2] == pytest.approx(CENTRE[2], abs=0.3), "the lower half: z is cut, x and y are not"
+    assert surface.extents[:2] == pytest.approx(2 * RADIUS, rel=0.08)
+
+
+def test_arrays_hold_what_decode_gives(command, ball, tmp_path):
+    model = MINER.load(ball / "ckpts/ball")
+    assert command("reconstruct.py", ball / "ckpts/ball", "--out", tmp_path / "x.npy").status == 0
+    assert np.array_equal(np.load(tmp_path / "x.npy"), model.decode()[0].numpy() > 0.5)
+    assert command("reconstruct.py", ball / "ckpts/ball", "--out", tmp_path / "x.npy", "--field").status == 0
+    assert np.array_equal(np.load(tmp_path / "x.npy"), model.decode()[0].numpy())
+    crop = ["--crop", 1, 2, 3, 10, 11, 12]
+    assert command("reconstruct.py", ball / "ckpts/ball", "--out", tmp_path / "x.npy", "--field", *crop).status == 0
+    assert np.array_equal(np.load(tmp_path / "x.npy"), model.decode(crop=((3, 15), (2, 13), (1, 11)))[0].numpy())
+
+
+def test_reconstruct_compares_with_the_mesh_and_with_the_file(command, ball):
+    expected = iou(MINER.load(ball / "ckpts/ball").decode(), read_occupancy(ball / "ball.npy").values)
+    with_file = command("reconstruct.py", ball / "ckpts/ball", "--original", ball / "ball.npy")
+    assert with_file.out == f"IoU : {expected:.6f}\n"
+    with_mesh = command("reconstruct.py", ball / "ckpts/ball", "--original", ball / "ball.ply")
+    line, chamfer, normals = with_mesh.out.splitlines()
+    assert line == f"IoU : {expected:.6f}"
+    assert float(chamfer.split()[3]) < 0.5 * 2 * RADIUS * 1.02 / 35
+    assert float(normals.split()[3]) > 0.9
+    assert "100,000 points" in normals
+
+
+def test_surface_agreement_of_two_planes():
+    points = np.random.default_rng(0).random((500, 3)) * [1, 1, 0]
+    up = np.tile([0.0, 0, 1], (500, 1))
+    tilted = np.tile([0, 0.6, -0.8], (500, 1))
+    chamfer, consistency = surface_agreement(points, up, points + [0, 0, 0.25], tilted)
+    assert chamfer == pytest.approx(0.25)
+    assert consistency == pytest.approx(0.8)
+
+
+def test_iou_of_known_sets():
+    a, b = torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4, dtype=torch.uint8)
+    a[:, :2], b[:, 1:3] = 0.9, 1
+    assert iou(a, b) == pytest.approx(1 / 3)
+    assert iou(a * 0, b * 0) == 1
+
+
+def test_a_volume_need_not_be_a_cube(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = np.zeros((10, 17, 30), bool)
+    grid[2:8, 3:14, 5:25] = True
+    np.save("slab.npy", grid)
+    size = ["--input_size", 30, 17, 10]
+    outcome = command("train.py", *FIT, "--path", "slab.npy", *size, "--num_epochs", 50)
+    assert outcome.status == 0, outcome.error
+    assert iou(MINER.load("ckpts/exp").decode(), torch.from_numpy(grid)[None]) > 0.95
+    wrong = command("train.py", *FIT, "--path", "slab.npy", "--input_size", 10, 17, 30, "--exp_name", "other")
+    assert "holds 30x17x10 voxels, not the 10x17x30 of --input_size" in wrong.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "x.png"], "suffix '.png' is none of .npy"),
+        (["--out", "x.ply", "--crop", "1", "2", "3", "4"], "--crop 1 2 3 4: it takes X Y Z W H D"),
+        (["--out", "x.ply", "--blocks"], "--blocks draws on pictures"),
+        (["--out", "x.ply", "--crop", "0", "0", "0", "2", "2", "2"], "the field has no surface"),
+        (["--original", "ball.ply", "--level", "1"], "works without --level and --crop"),
+        (["--original", "nowhere.ply"], "nowhere.ply: no such file"),
+    ],
+)
+def test_reconstruct_of_a_volume_says_what_is_wrong(command, ball, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    outcome = command("reconstruct.py", ball / "ckpts/ball", *arguments)
+    assert outcome.status not in (0, None)
+    assert message in outcome.error
+    assert len(outcome.error.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_encoding_of_a_volume_has_21_directions():
+    from models.encoding import directions, encoded_width
+
+    every = directions(3)
+    assert encoded_width(3, 5) == 210
+    torch.testing.assert_close(every.norm(dim=1), torch.ones(21))
+    cosines = (every @ every.T - torch.eye(21)).abs()
+    assert cosines.max() < np.cos(np.radians(31)), "no two are closer than 31 degrees, nor opposite"
+    torch.testing.assert_close(every.T @ every, torch.eye(3) * 7, msg="evenly spread")
+
+
+def test_pictures_of_a_volume_show_its_middle(command, ball, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = command("train.py", *FIT, "--path", ball / "ball.npy", "--num_epochs", 2, "--log_image")
+    assert outcome.status == 0, outcome.error
+
+
+def test_the_shipped_mesh_is_closed():
+    from datasets.voxelize import load_mesh
+
+    assert load_mesh(ROOT / "meshes" / "spot.obj").is_watertight
