@@ -24,7 +24,7 @@ from utils.pyramid import pyramid
 
 _MESH_SUFFIXES = {".ply", ".obj", ".glb", ".stl"}
 _SURFACE_POINTS = 100_000
-_MOST_SCALE = 1024
+_MOST_SCALE = 128
 
 
 def make_parser() -> OneLineParser:
@@ -193,9 +193,7 @@ def compare_volume(path: str, field: Tensor, surface: trimesh.Trimesh, frame: Fr
         points, face = trimesh.sample.sample_surface(body, _SURFACE_POINTS, seed=0)
         samples += [np.asarray(points), body.face_normals[face]]
     chamfer, consistency = surface_agreement(*samples)
-    print(
-        f"Chamfer distance : {chamfer:.6g} in the mesh's unit, {chamfer / mesh.scale:.3e} of its bounding box's diagonal"
-    )
+    print(f"Chamfer distance : {chamfer:.6g} in the mesh's unit, {chamfer / mesh.scale:.3e} of its box's diagonal")
     print(f"Normal consistency : {consistency:.4f} ({_SURFACE_POINTS:,} points on each surface)")
 
 

@@ -15,8 +15,6 @@ from utils.rng import block_uniform
 
 Output = Literal["sigmoid", "sine"]
 
-_POINTS_AT_ONCE = {"cpu": 2**18}
-_POINTS_AT_ONCE_ON_DEVICE = 2**24
 _WIDE_INPUT = 64
 
 
@@ -124,8 +122,11 @@ def init_blocks_(network: BlockMLP, blocks: Tensor, seed: int, level: int) -> No
 
 def blocks_at_once(n_points: int, b_chunks: int, device: torch.device) -> int:
     """How many blocks to evaluate together: at most b_chunks, and no more points than keep memory small."""
-    points = _POINTS_AT_ONCE.get(device.type, _POINTS_AT_ONCE_ON_DEVICE)
-    return max(1, min(b_chunks, points // n_points))
+    return max(1, min(b_chunks, _points_at_once(device) // n_points))
+
+
+def _points_at_once(device: torch.device) -> int:
+    return 2**18 if device.type == "cpu" else 2**24
 
 
 @torch.no_grad()
@@ -146,4 +147,5 @@ def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
     if n_blocks == 1:
         part = part.select(torch.tensor([0, 0], device=coords.device))
     coords = nn.functional.pad(coords, (0, 0, 0, -n_points % 16))
-    return part(coords)[:n_blocks, :n_points]
+    pieces = coords.split(_points_at_once(coords.device))  # a block sampled densely may have more points than memory
+    return torch.cat([part(piece) for piece in pieces], dim=1)[:n_blocks, :n_points]

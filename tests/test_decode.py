@@ -233,7 +233,7 @@ def test_reconstruct_outlines_the_blocks(command, small_run, tmp_path):
             ["--out", "x.png", "--crop", "90", "0", "20", "20"],
             "--crop 90 0 20 20: X Y W H is not inside the level, which is 100x75",
         ),
-        (["--out", "x.png", "--scale", "0"], "--scale 0: 1 to 1024 works"),
+        (["--out", "x.png", "--scale", "0"], "--scale 0: 1 to 128 works"),
         (["--out", "x.png", "--original", str(ASTRONAUT), "--scale", "2"], "--original works with --scale 1"),
         (["--original", "nowhere.png"], "nowhere.png: no such file"),
         (["--original", str(ROOT / "images" / "pluto.png")], "has 1 channels, the fit 3"),

@@ -294,7 +294,7 @@ def test_an_interrupted_run_says_so_and_does_not_succeed(tmp_path, signal_name, 
 def test_every_config_is_one_that_train_takes(path):
     options = parse_options(["--config", str(path)])
     assert options.exp_name
-    assert options.input_size is None or len(options.input_size) == 2
+    assert options.input_size is None or len(options.input_size) == (1 if options.task == "mesh" else 2)
 
 
 def test_an_empty_command_line_is_the_quickstart():

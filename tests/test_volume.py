@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-import train
 import trimesh
 from conftest import ROOT
 from test_train import curves
 
+import train
 from datasets.signals import read_occupancy, write_occupancy
 from datasets.voxelize import voxelize
 from models.miner import MINER
@@ -121,7 +121,7 @@ def test_surface_agreement_of_two_planes():
     points = np.random.default_rng(0).random((500, 3)) * [1, 1, 0]
     up = np.tile([0.0, 0, 1], (500, 1))
     tilted = np.tile([0, 0.6, -0.8], (500, 1))
-    chamfer, consistency = surface_agreement(points, up, points + [0, 0, 0.25], tilted)
+    chamfer, consistency = surface_agreement(points, up, points + np.array([0, 0, 0.25]), tilted)
     assert chamfer == pytest.approx(0.25)
     assert consistency == pytest.approx(0.8)
 

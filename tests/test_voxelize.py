@@ -89,7 +89,7 @@ def test_a_cavity_is_outside():
 
 
 def test_columns_through_edges_and_corners_are_decided_one_way():
-    """Voxels lie exactly on the sides of the boxes: each belongs to one of two that touch, and to nothing beside them."""
+    """Voxels lie exactly on the sides of the boxes: each belongs to one of two that touch, or to none."""
     frame = Frame((0, 0, 0), (1, 1, 1))
     halves = [
         trimesh.creation.box(bounds=[[-0.5, -0.5, -0.55], [0, 0.5, 0.55]]),
@@ -120,7 +120,7 @@ def test_a_mesh_with_holes_is_closed_over_them():
 def test_closing_leaves_no_edge_over():
     mesh = load_mesh(SPOT)
     kept = np.random.default_rng(0).random(len(mesh.faces)) > 0.3
-    vertices, faces = close_holes(np.asarray(mesh.vertices), np.asarray(mesh.faces)[kept])
+    _, faces = close_holes(np.asarray(mesh.vertices), np.asarray(mesh.faces)[kept])
     edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     forward, count = np.unique(edges, axis=0, return_counts=True)
     back, back_count = np.unique(edges[:, ::-1], axis=0, return_counts=True)
@@ -192,7 +192,7 @@ def test_plain_arrays_are_read_and_others_named(tmp_path):
         with pytest.raises(InputError, match=message):
             read_occupancy(tmp_path / f"{name}.npy")
     (tmp_path / "text.npy").write_text("hello")
-    with pytest.raises(InputError, match="is no .npy file"):
+    with pytest.raises(InputError, match=r"is no \.npy file"):
         read_occupancy(tmp_path / "text.npy")
 
 
