@@ -37,8 +37,8 @@ def check_options(options: Namespace) -> None:
         raise InputError(f"--N {options.N}: at least 1 works")
     if options.M < 1 or round(options.M ** (1 / 3)) ** 3 != options.M or options.M % 2 == 0:
         raise InputError(f"--M {options.M}: an odd cube works, like 1, 27, 125 or 343")
-    if options.T < 1 or options.T % 2 == 0:
-        raise InputError(f"--T {options.T}: an odd number works, like 1 or 3")
+    if not 1 <= options.T <= 255 or options.T % 2 == 0:
+        raise InputError(f"--T {options.T}: an odd number up to 255 works, like 1 or 3")
     if options.N > _LARGEST:
         raise InputError(f"--N {options.N}: at most {_LARGEST} works, a file holds 2 GiB")
 

@@ -239,7 +239,7 @@ def cli() -> None:
     try:
         run_command(main)
     except SIGTERMException:
-        print("error: terminated; the levels that were finished are there", file=sys.stderr)
+        print("error: terminated", file=sys.stderr)
         sys.exit(143)
 
 

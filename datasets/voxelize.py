@@ -97,14 +97,14 @@ def voxelize(
 
     Inputs
         n_samples: of a voxel, an odd cube (1, 27, 125, ...), spread evenly over its volume; the majority decides
-        n_repeats: odd; each repeat shoots along the next axis, and the majority decides
+        n_repeats: odd, at most 255; each repeat shoots along the next axis, and the majority decides
     Outputs
         (n, n, ceil(n / 8)) uint8, axes [z, y, x], x packed eight voxels a byte, the first in the highest bit
     """
     vertices, faces = close_holes(np.asarray(mesh.vertices), np.asarray(mesh.faces))
     positions = frame.to_voxels(vertices, (n, n, n))
     per_axis = round(n_samples ** (1 / 3))
-    votes = None
+    votes = np.zeros((n, n, n) if n_repeats > 1 else 0, np.uint8)
     with tqdm(total=n_repeats * n, desc="voxels", unit="slices", disable=not progress, leave=False) as bar:
         for repeat in range(n_repeats):
             turned = np.roll(positions, repeat, axis=1)  # brings another axis to z
@@ -115,9 +115,8 @@ def voxelize(
             if n_repeats == 1:
                 return inside
             whole = np.unpackbits(inside, axis=2, count=n)
-            back = np.moveaxis(whole, [0, 1, 2], [(axis + repeat) % 3 for axis in range(3)])
-            votes = back.astype(np.uint16) if votes is None else votes + back
-    return np.packbits(2 * votes > n_repeats, axis=2)
+            votes += np.moveaxis(whole, [0, 1, 2], [(axis + repeat) % 3 for axis in range(3)])
+    return np.packbits(votes > n_repeats // 2, axis=2)
 
 
 def _slabs(vertices: np.ndarray, faces: np.ndarray, n: int, per_axis: int) -> Iterator[tuple[slice, np.ndarray]]:

@@ -16,13 +16,13 @@ def run_command(main: Callable[[], None]) -> None:
     except InputError as error:
         sys.exit(f"error: {one_line(error)}")
     except KeyboardInterrupt:
-        print("error: interrupted; the levels that were finished are there", file=sys.stderr)
+        print("error: interrupted", file=sys.stderr)
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not re.search("alloc|out of memory", str(error)):
             raise
         reason = one_line(error)[:200]
-        sys.exit(f"error: out of memory; less --input_size, --n_hidden, --batch_size or --b_chunks works ({reason})")
+        sys.exit(f"error: out of memory; a smaller size, network, batch, --scale or --b_chunks works ({reason})")
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {place}{error.strerror or one_line(error)}")
