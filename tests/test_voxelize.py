@@ -246,3 +246,13 @@ def test_cube_roots_are_exact(root):
     from preprocess_mesh import check_options, make_parser
 
     check_options(make_parser().parse_args(["--path", "x", "--M", str(root)]))
+
+
+def test_scenes_are_joined_where_their_bodies_stand(tmp_path):
+    scene = trimesh.Scene()
+    scene.add_geometry(trimesh.creation.icosphere(subdivisions=2))
+    scene.add_geometry(trimesh.creation.box(), transform=trimesh.transformations.translation_matrix([5, 0, 0]))
+    scene.export(tmp_path / "scene.glb")
+    mesh = load_mesh(tmp_path / "scene.glb")
+    assert mesh.body_count == 2
+    np.testing.assert_allclose(mesh.bounds[:, 0], [-1, 5.5], atol=1e-6)
