@@ -61,7 +61,7 @@ def main() -> None:
     report = fit(signal, source, metric, options, ckpts)
     model = MINER.load(ckpts)
     quality = metric(model.decode(b_chunks=options.b_chunks), signal)
-    report |= {metric.name: quality, "parameters": model.n_parameters}
+    report |= {metric.name: finite_or_none(quality), "parameters": model.n_parameters}
     report["seconds"]["total"] = time.perf_counter() - _START
     report |= surroundings(options.accelerator)
     if math.isnan(quality):
@@ -124,7 +124,7 @@ def fit(signal: Tensor, source: dict[str, Any], metric: Metric, options: Namespa
                 "active_blocks": len(target.active),
                 "epochs": n_epochs,
                 "parameters": level.network.n_parameters,
-                metric.name: metric(reconstruction, signal),
+                metric.name: finite_or_none(metric(reconstruction, signal)),
             }
         )
     return {"levels": levels[::-1], "seconds": {"fit": time.perf_counter() - start}}
@@ -209,6 +209,11 @@ def remove_run(ckpts: Path) -> None:
     for level in find_levels(ckpts):
         level_path(ckpts, level).unlink()
     (ckpts / "metrics.json").unlink(missing_ok=True)
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no word for the infinite PSNR of a perfect fit."""
+    return value if math.isfinite(value) else None
 
 
 def surroundings(accelerator: str) -> dict[str, Any]:
