@@ -10,7 +10,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from utils.errors import InputError, one_line
+from utils.errors import InputError, one_line, size_text
 
 _LISTS = ("input_size", "patch_size", "num_epochs")
 _MOST_PIXELS = 2**20  # along an axis
@@ -143,8 +143,9 @@ def read_config(path: str) -> dict[str, Any]:
         raise InputError(f"--config {path} cannot be read ({one_line(error)})") from error
     if not isinstance(config, dict):
         raise InputError(f"--config {path} holds no options: lines like 'n_scales: 4' work")
+    known = vars(make_parser().get_defaults()).keys() - {"config"}
     for name, value in config.items():
-        if name not in vars(make_parser().get_defaults()) or name == "config":
+        if name not in known:
             raise InputError(f"--config {path}: {name} is no option (see --help)")
         if value is None:
             raise InputError(f"--config {path}: {name} has no value")
@@ -211,10 +212,8 @@ def check_options(options: Namespace) -> None:
     patch_size = per_axis(options.patch_size, n_dims)
     n_points = math.prod(patch_size)
     if options.batch_size > n_points:
-        patch = "x".join(map(str, patch_size[::-1]))
-        raise InputError(
-            f"--batch_size {options.batch_size}: a patch of {patch} has {n_points} points, at most that works"
-        )
+        patch = f"a patch of {size_text(patch_size)} has {n_points} points"
+        raise InputError(f"--batch_size {options.batch_size}: {patch}, at most that works")
     device_of(options.accelerator)
     if not re.fullmatch(r"\w[\w.+=-]{0,99}", options.exp_name):
         raise InputError(f"--exp_name {options.exp_name!r}: up to 100 letters, digits and ._+=- work")
@@ -233,8 +232,7 @@ def check_size(options: Namespace, size: tuple[int, ...]) -> None:
     """InputError for options that do not go with the size of the signal."""
     most = max(1, math.ceil(math.log2(max(size))) + 1)
     if options.n_scales > most:
-        shape = "x".join(map(str, size[::-1]))
-        raise InputError(f"--n_scales {options.n_scales}: a signal of {shape} has at most {most} levels")
+        raise InputError(f"--n_scales {options.n_scales}: a signal of {size_text(size)} has at most {most} levels")
 
 
 def per_axis(values: list[int], n_dims: int) -> tuple[int, ...]:

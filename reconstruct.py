@@ -3,24 +3,25 @@
 import io
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import trimesh
 from jsonargparse import Namespace
-from skimage.measure import marching_cubes
 from torch import Tensor
 
 from datasets.signals import check_picture_path, read_occupancy, read_picture, write_picture
-from datasets.voxelize import load_mesh, voxelize
-from models.miner import MINER, Window, whole
+from models.miner import MINER, Window, is_inside, whole
 from opt import OneLineParser, device_of
 from utils.checkpoint import write_aside
-from utils.errors import InputError, run_command
+from utils.errors import InputError, run_command, size_text
 from utils.figures import draw_blocks
 from utils.frame import Frame
-from utils.metrics import iou, psnr, ssim, surface_agreement
+from utils.metrics import iou, psnr, ssim
 from utils.pyramid import pyramid
+
+if TYPE_CHECKING:
+    import trimesh
 
 _MESH_SUFFIXES = {".ply", ".obj", ".glb", ".stl"}
 _SURFACE_POINTS = 100_000
@@ -88,8 +89,8 @@ def parse_crop(numbers: list[int] | None, size: tuple[int, ...]) -> Window:
         raise InputError(f"--crop {given}: it takes {order}")
     starts, lengths = numbers[:n_dims][::-1], numbers[n_dims:][::-1]
     crop = tuple((start, start + length) for start, length in zip(starts, lengths, strict=True))
-    if any(not 0 <= start < stop <= length for (start, stop), length in zip(crop, size, strict=True)):
-        raise InputError(f"--crop {given}: {order} is not inside the level, which is {'x'.join(map(str, size[::-1]))}")
+    if not is_inside(crop, size):
+        raise InputError(f"--crop {given}: {order} is not inside the level, which is {size_text(size)}")
     return crop
 
 
@@ -128,6 +129,8 @@ def original_level(path: str, model: MINER, level: int) -> Tensor:
 
 
 def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespace) -> None:
+    from utils.surface import extract_surface  # pictures do without the libraries behind it
+
     suffix = Path(options.out).suffix.lower() if options.out is not None else None
     if suffix is not None and suffix not in _MESH_SUFFIXES | {".npy"}:
         raise InputError(
@@ -139,11 +142,13 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
         raise InputError("--original of a volume works without --level and --crop")
     frame = Frame(**model.source["frame"]) if model.source["frame"] else None
     field = model.decode(level, crop, options.scale, options.b_chunks)[0].cpu()
-    surface = None
-    if suffix in _MESH_SUFFIXES or options.original is not None:
+    with_mesh = options.original is not None and Path(options.original).suffix.lower() != ".npy"
+    if suffix in _MESH_SUFFIXES or with_mesh:
         surface = extract_surface(field.numpy(), crop, level, options.scale, frame, model.size)
-    if options.original is not None:
-        compare_volume(options.original, field, surface, frame)
+    if with_mesh:
+        compare_with_mesh(options.original, field, surface, frame)
+    elif options.original is not None:
+        print(iou.line.format(iou(field[None], read_occupancy(options.original, model.size).values)))
     if suffix == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, (field if options.field else field > 0.5).numpy())
@@ -153,46 +158,19 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
         write_aside(Path(options.out), data if isinstance(data, bytes) else data.encode())
 
 
-def extract_surface(
-    field: np.ndarray, crop: Window, level: int, scale: int, frame: Frame | None, size: tuple[int, ...]
-) -> trimesh.Trimesh:
-    """The surface where the field is 1/2 (marching cubes), closed where it meets the box.
+def compare_with_mesh(path: str, field: Tensor, surface: "trimesh.Trimesh", frame: Frame | None) -> None:
+    """Print the IoU with a mesh, and how near the surfaces are."""
+    from datasets.voxelize import load_mesh, voxelize
+    from utils.surface import sample_surface, surface_agreement
 
-    Inputs
-        field: (d, h, w) samples of a window of a level
-        crop, level, scale: which
-        frame: of the whole volume; None leaves the surface in voxels
-        size: (d, h, w) of level 0
-    """
-    padded = np.pad(field, 1)
-    if not padded.min() < 0.5 < padded.max():
-        raise InputError("the field has no surface: it is nowhere above 1/2")
-    corners, faces, _, _ = marching_cubes(padded, 0.5)
-    starts = np.array([start for start, _ in crop])
-    pixels = starts + (corners - 1 + 0.5) / scale - 0.5
-    voxels = ((pixels + 0.5) * 2**level - 0.5)[:, ::-1]  # (x, y, z) of level 0
-    surface = trimesh.Trimesh(frame.to_mesh(voxels, size[::-1]) if frame else voxels, faces, process=False)
-    if surface.volume < 0:
-        surface.invert()
-    return surface
-
-
-def compare_volume(path: str, field: Tensor, surface: trimesh.Trimesh, frame: Frame | None) -> None:
-    """Print the IoU with an occupancy file or a mesh; with a mesh, how near the surfaces are too."""
     size = tuple(field.shape)
-    if Path(path).suffix.lower() == ".npy":
-        print(iou.line.format(iou(field[None], read_occupancy(path, size).values)))
-        return
     if frame is None or len(set(size)) != 1:
         raise InputError(f"{path}: the fit does not tell where its voxels lie, so it compares with a .npy file only")
     mesh = load_mesh(path)
     occupancy = np.unpackbits(voxelize(mesh, frame, size[0]), axis=2, count=size[0])
     print(iou.line.format(iou(field[None], torch.from_numpy(occupancy)[None])))
-    samples = []
-    for body in (surface, mesh):
-        points, face = trimesh.sample.sample_surface(body, _SURFACE_POINTS, seed=0)
-        samples += [np.asarray(points), body.face_normals[face]]
-    chamfer, consistency = surface_agreement(*samples)
+    samples = (sample_surface(body, _SURFACE_POINTS) for body in (surface, mesh))
+    chamfer, consistency = surface_agreement(*next(samples), *next(samples))
     print(f"Chamfer distance : {chamfer:.6g} in the mesh's unit, {chamfer / mesh.scale:.3e} of its box's diagonal")
     print(f"Normal consistency : {consistency:.4f} ({_SURFACE_POINTS:,} points on each surface)")
 

@@ -34,7 +34,7 @@ from models.miner import MINER, Level, refine, whole
 from opt import check_size, dump_options, epochs_of_level, parse_options, per_axis, recorded_options
 from utils.blocks import block_coords
 from utils.checkpoint import find_levels, level_path, save_level, write_aside
-from utils.errors import InputError, run_command
+from utils.errors import InputError, run_command, size_text
 from utils.metrics import Metric, iou, psnr
 from utils.pyramid import pyramid, upsample_whole
 
@@ -83,8 +83,8 @@ def read_signal(options: Namespace) -> tuple[Tensor, dict[str, Any]]:
     size = per_axis(options.input_size, 2) if options.input_size else None
     picture = read_picture(options.path, size)
     if size is not None and (size[0] > picture.file_size[0] or size[1] > picture.file_size[1]):
-        given, wanted = ("x".join(map(str, shape[::-1])) for shape in (picture.file_size, size))
-        print(f"note: {options.path} is {given} and is enlarged to {wanted}", file=sys.stderr)
+        given = size_text(picture.file_size)
+        print(f"note: {options.path} is {given} and is enlarged to {size_text(size)}", file=sys.stderr)
     return picture.values, {"bits": picture.bits}
 
 

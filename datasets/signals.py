@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from utils.checkpoint import write_aside
-from utils.errors import InputError, one_line
+from utils.errors import InputError, one_line, size_text
 from utils.frame import Frame
 
 PIL.Image.MAX_IMAGE_PIXELS = None
@@ -85,7 +85,7 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
         try:
             pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
         except cv2.error as error:
-            raise MemoryError(f"{path} at {size[1]}x{size[0]} pixels") from error
+            raise MemoryError(f"{path} at {size_text(size)} pixels") from error
         pixels = pixels.reshape(*size, -1)
     values = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
     return Picture(values.div_(2**bits - 1), bits, file_size)
@@ -157,30 +157,28 @@ def write_picture(path: str | Path, values: Tensor, bits: int) -> None:
     check_picture_path(path, len(values), bits)
     levels = values.nan_to_num(0).mul_(2**bits - 1).add_(0.5).to(torch.int32).permute(1, 2, 0).numpy()
     pixels = levels.astype(np.uint8 if bits == 8 else np.uint16)
-    aside = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        aside.open("wb").close()  # the operating system says why it cannot, OpenCV does not
-        if path.suffix.lower() in _TIFF_SUFFIXES:
-            _write_tiff(aside, pixels)
-        elif not cv2.imwrite(str(aside), _swap_red_and_blue(pixels)):
-            raise InputError(f"cannot write {path}: is there room on the disk?")
-        os.replace(aside, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    if path.suffix.lower() in _TIFF_SUFFIXES:
+        data = _encode_tiff(pixels)
+    else:
+        done, encoded = cv2.imencode(path.suffix.lower(), _swap_red_and_blue(pixels))
+        if not done:
+            raise InputError(f"cannot write {path}: the format does not hold {size_text(pixels.shape[:2])} pixels")
+        data = encoded.tobytes()
+    write_aside(path, data)
 
 
-def _write_tiff(path: Path, pixels: np.ndarray) -> None:
+def _encode_tiff(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
     grey = pixels.shape[2] == 1
     tifffile.imwrite(
-        path,
+        buffer,
         pixels[:, :, 0] if grey else pixels,
         photometric="minisblack" if grey else "rgb",
         extrasamples=["unassalpha"] if pixels.shape[2] == 4 else None,
         compression="zlib",
         predictor=True,
     )
+    return buffer.getvalue()
 
 
 def check_picture_path(path: Path, n_channels: int, bits: int) -> None:
@@ -266,7 +264,7 @@ def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
         grid = np.unpackbits(stored["bits"], axis=2, count=width)
         frame = Frame(tuple(stored["centre"].tolist()), tuple(stored["half_extents"].tolist()))
     elif stored.ndim == 3 and stored.dtype in (np.bool_, np.uint8):
-        grid = np.array(stored).astype(np.uint8)
+        grid = stored.astype(np.uint8)
         if grid.size == 0 or grid.max() > 1:
             raise InputError(f"{path} holds values other than 0 and 1, or none")
     elif stored.ndim == 1 and stored.dtype == np.uint8:
@@ -274,8 +272,8 @@ def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
     else:
         raise InputError(f"{path} holds {stored.dtype} values of shape {stored.shape}: bits, bytes or bools work")
     if size is not None and grid.shape != size:
-        held, wanted = ("x".join(map(str, shape[::-1])) for shape in (grid.shape, size))
-        raise InputError(f"{path} holds {held} voxels, not the {wanted} of --input_size: leave it out")
+        held = size_text(grid.shape)
+        raise InputError(f"{path} holds {held} voxels, not the {size_text(size)} of --input_size: leave it out")
     return Volume(torch.from_numpy(np.ascontiguousarray(grid))[None], frame)
 
 
@@ -285,8 +283,8 @@ def _unpack_flat(path: Path, stored: np.ndarray, size: tuple[int, int, int] | No
     depth, height, width = size
     n_voxels = depth * height * width
     if len(stored) != -(-n_voxels // 8):
-        shape = "x".join(map(str, size[::-1]))
-        raise InputError(f"{path} holds {len(stored)} bytes, {-(-n_voxels // 8)} would be --input_size {shape}")
+        wanted = f"{-(-n_voxels // 8)} would be --input_size {size_text(size)}"
+        raise InputError(f"{path} holds {len(stored)} bytes, {wanted}")
     return np.unpackbits(stored, count=n_voxels).reshape(height, width, depth).transpose(2, 0, 1)
 
 

@@ -58,7 +58,7 @@ def coarsest_target(signal: Tensor, patch_size: tuple[int, ...], metric: Metric)
         metric: that `base_sums` is of
     """
     base = torch.zeros_like(signal, dtype=torch.float32)
-    return _make_target(signal, base, patch_size, metric, loss_thr=-1, residual=False)
+    return finer_target(signal, base, patch_size, metric, loss_thr=-1, residual=False)
 
 
 def finer_target(
@@ -73,12 +73,6 @@ def finer_target(
         loss_thr: mean square, in squared units of the signal
         residual: active blocks learn the residual (laplacian pyramid), else the signal (gaussian pyramid)
     """
-    return _make_target(signal, base, patch_size, metric, loss_thr, residual)
-
-
-def _make_target(
-    signal: Tensor, base: Tensor, patch_size: tuple[int, ...], metric: Metric, loss_thr: float, residual: bool
-) -> LevelTarget:
     size = tuple(signal.shape[1:])
     signal, base = pad_to_blocks(signal, patch_size), pad_to_blocks(base, patch_size)
     mean_square, largest, sums = [], [], []

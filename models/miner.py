@@ -25,6 +25,13 @@ def whole(size: tuple[int, ...]) -> Window:
     return tuple((0, length) for length in size)
 
 
+def is_inside(window: Window, size: tuple[int, ...]) -> bool:
+    """Whether a window is not empty and leaves a level of this size nowhere."""
+    return len(window) == len(size) and all(
+        0 <= start < stop <= length for (start, stop), length in zip(window, size, strict=True)
+    )
+
+
 @dataclass(frozen=True)
 class Level:
     """What one level adds to the next coarser one.
@@ -217,9 +224,7 @@ class MINER:
             raise InputError(f"level {level} is not there: levels {self.finest} to {self.n_scales - 1} are")
         size = self.levels[level].size
         crop = whole(size) if crop is None else tuple(crop)
-        if len(crop) != len(size) or any(
-            not 0 <= start < stop <= length for (start, stop), length in zip(crop, size, strict=True)
-        ):
+        if not is_inside(crop, size):
             raise InputError(f"crop {crop} is not inside level {level}, which is {size}")
         if scale < 1:
             raise InputError(f"scale {scale} is less than 1")

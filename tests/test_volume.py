@@ -15,8 +15,9 @@ from datasets.signals import read_occupancy, write_occupancy
 from datasets.voxelize import voxelize
 from models.miner import MINER
 from utils.frame import Frame
-from utils.metrics import iou, surface_agreement
+from utils.metrics import iou
 from utils.pyramid import pyramid
+from utils.surface import surface_agreement
 
 CENTRE, RADIUS = np.array([3.0, -2.0, 10.0]), 4.0
 FIT = [

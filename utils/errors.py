@@ -28,5 +28,10 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(f"error: {place}{error.strerror or one_line(error)}")
 
 
+def size_text(size: tuple[int, ...]) -> str:
+    """A size (h, w) or (d, h, w) in the order of the command line: WxH or WxHxD."""
+    return "x".join(map(str, size[::-1]))
+
+
 def one_line(text: object) -> str:
     return " ".join(str(text).split())

@@ -4,10 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from einops import rearrange
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 _SSIM_WINDOW = 11
@@ -89,20 +87,3 @@ def ssim(prediction: Tensor, signal: Tensor) -> float | None:
         total += values.sum(dtype=torch.float64).item()
         count += values.numel()
     return total / count
-
-
-def surface_agreement(
-    points: np.ndarray, normals: np.ndarray, other_points: np.ndarray, other_normals: np.ndarray
-) -> tuple[float, float]:
-    """How near two surfaces are, from points sampled on them.
-
-    Inputs
-        points, normals: (n, 3) on one surface, (m, 3) on the other
-    Outputs
-        Chamfer distance: mean of the two mean distances to the nearest point of the other, in the points' unit; and
-        normal consistency: mean of |cosine| between the normals of nearest points, both ways, up to 1
-    """
-    there, nearest = cKDTree(other_points).query(points)
-    back, nearest_back = cKDTree(points).query(other_points)
-    cosines = [(normals * other_normals[nearest]).sum(1), (other_normals * normals[nearest_back]).sum(1)]
-    return (there.mean() + back.mean()) / 2, float(np.mean([np.abs(cosine).mean() for cosine in cosines]))
