@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def parse_options(argv: list[str]) -> Namespace:
         InputError that names the option and its value
     """
     if not argv:
-        argv = ["--config", str(QUICKSTART), "--path", str(ROOT / "images" / "pluto.png")]
+        argv = ["--config", str(QUICKSTART), "--path", os.path.relpath(ROOT / "images" / "pluto.png")]
     parser = make_parser()
     given = vars(parser.parse_args(argv, defaults=False))
     path = given.pop("config", None)

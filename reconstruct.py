@@ -112,8 +112,8 @@ def reconstruct_picture(model: MINER, level: int, crop: Window, options: Namespa
         if options.blocks:
             picture = draw_blocks(
                 picture,
-                {index: part.active_grid.cpu() for index, part in model.levels.items()},
-                model.levels[level].patch_size,
+                model.active_grids,
+                model.patch_size,
                 corner=tuple(start * 2**level for start, _ in crop),
                 pixel_size=2**level / options.scale,
             )
@@ -140,13 +140,12 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
         raise InputError("--blocks draws on pictures, and this is a volume")
     if options.original is not None and (level != 0 or options.crop is not None):
         raise InputError("--original of a volume works without --level and --crop")
-    frame = Frame(**model.source["frame"]) if model.source["frame"] else None
     field = model.decode(level, crop, options.scale, options.b_chunks)[0].cpu()
     with_mesh = options.original is not None and Path(options.original).suffix.lower() != ".npy"
     if suffix in _MESH_SUFFIXES or with_mesh:
-        surface = extract_surface(field.numpy(), crop, level, options.scale, frame, model.size)
+        surface = extract_surface(field.numpy(), model.frame, model.size, crop, level, options.scale)
     if with_mesh:
-        compare_with_mesh(options.original, field, surface, frame)
+        compare_with_mesh(options.original, field, surface, model.frame)
     elif options.original is not None:
         print(iou.line.format(iou(field[None], read_occupancy(options.original, model.size).values)))
     if suffix == ".npy":

@@ -57,6 +57,8 @@ def main() -> None:
     check_size(options, tuple(signal.shape[1:]))
     ckpts.mkdir(parents=True, exist_ok=True)
 
+    shutil.rmtree(Path("logs") / options.exp_name, ignore_errors=True)
+
     metric = psnr if options.task == "image" else iou
     report = fit(signal, source, metric, options, ckpts)
     model = MINER.load(ckpts)
@@ -67,6 +69,8 @@ def main() -> None:
     if math.isnan(quality):
         raise InputError(f"the fit diverged: a smaller --lr than {options.lr} works, or a larger --a than {options.a}")
     write_aside(ckpts / "metrics.json", json.dumps(report, indent=2).encode())
+    results = {metric.name: quality, "parameters": model.n_parameters, "seconds": report["seconds"]["total"]}
+    log_options(options, results)
     print(
         f"{ckpts}: {model.n_parameters:,} parameters, {report['seconds']['total']:.1f} s, "
         f"{report['peak_memory_mib']['host']:.0f} MiB"
@@ -117,15 +121,9 @@ def fit(signal: Tensor, source: dict[str, Any], metric: Metric, options: Namespa
         save_level(level_path(ckpts, index), {"level": index, "run": run} | level.record())
         reconstruction = refine(level, base, whole(level.size), b_chunks=options.b_chunks)
         levels.append(
-            {
-                "level": index,
-                "size": list(level.size[::-1]),
-                "blocks": level.active.numel(),
-                "active_blocks": len(target.active),
-                "epochs": n_epochs,
-                "parameters": level.network.n_parameters,
-                metric.name: finite_or_none(metric(reconstruction, signal)),
-            }
+            {"level": index}
+            | level.summary()
+            | {"epochs": n_epochs, metric.name: finite_or_none(metric(reconstruction, signal))}
         )
     return {"levels": levels[::-1], "seconds": {"fit": time.perf_counter() - start}}
 
@@ -174,7 +172,6 @@ def fit_level(level: Level, target: LevelTarget, base: Tensor, metric: Metric, o
     if options.log_image:
         callbacks.append(LevelImages(index, level, base, options.b_chunks))
     logger = TensorBoardLogger("logs", name=options.exp_name, version=f"l{index}")
-    shutil.rmtree(logger.log_dir, ignore_errors=True)  # of a run that was replaced, or that did not end
     trainer = pl.Trainer(
         accelerator=options.accelerator,
         devices=1,
@@ -209,6 +206,15 @@ def remove_run(ckpts: Path) -> None:
     for level in find_levels(ckpts):
         level_path(ckpts, level).unlink()
     (ckpts / "metrics.json").unlink(missing_ok=True)
+
+
+def log_options(options: Namespace, results: dict[str, float]) -> None:
+    """A row of TensorBoard's table of hyperparameters, so that runs compare."""
+    logger = TensorBoardLogger("logs", name=options.exp_name, version="")
+    aside = {"accelerator", "b_chunks", "exp_name", "log_image"}  # the table names the run anyway
+    row = {name: value for name, value in recorded_options(options).items() if value is not None and name not in aside}
+    logger.log_hyperparams(row, {f"final/{name}": value for name, value in results.items()})
+    logger.finalize("success")
 
 
 def finite_or_none(value: float) -> float | None:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from models.block_mlp import BlockMLP, predict
 from models.miner import Level, refine, whole
 from models.ops import FIT_POINTS
-from utils.figures import highlight_blocks, thumbnail
+from utils.figures import highlight_blocks, signed, thumbnail
 from utils.metrics import Metric, n_colours
 from utils.pruning import make_optimizer, select_blocks, set_step
 from utils.rng import point_order
@@ -24,8 +24,8 @@ class LevelModule(LightningModule):
     `network` holds all active blocks; `twin` the training ones, rows `training_blocks` of it. An epoch of Lightning's
     is a period: the epochs between two validations. A training batch is a visit, a validation batch a check.
 
-    Logged, over the epochs of the level: lr, train/loss (mean square error of the blocks that train), val/psnr (dB) or
-    val/iou of the level's reconstruction, val/n_training_blocks.
+    Logged, over the epochs of the level: train/lr; train/loss, the mean square error of the blocks that train;
+    val/psnr in dB or val/iou, of the level's reconstruction; val/n_training_blocks.
 
     Inputs
         network: of the active blocks, initialised
@@ -76,6 +76,9 @@ class LevelModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return make_optimizer(self.twin, self.lr)
 
+    def on_train_start(self) -> None:
+        self._log_quality()  # of the base, where the curves begin
+
     def learning_rate(self, epochs: range) -> Tensor:
         """(n_epochs,) cosine from lr to lr/30 (Loshchilov and Hutter, SGDR, 2017, eq. 5)."""
         lowest = self.lr / 30
@@ -113,13 +116,15 @@ class LevelModule(LightningModule):
         """Runs after the callbacks' hooks of this name: the blocks left are those that survived."""
         rates = self.learning_rate(range(self.n_epochs)).tolist()
         for epoch, loss in self.period_loss.items():
-            self.logger.log_metrics({"lr": rates[epoch], "train/loss": loss}, step=epoch + 1)
+            self.logger.log_metrics({"train/lr": rates[epoch], "train/loss": loss}, step=epoch + 1)
         self.n_epochs_done = max(self.period_loss) + 1
         self.period_loss = {}
+        self.log("val/n_training_blocks", float(self.twin.n_blocks), logger=False)  # for EarlyStopping
+        self._log_quality()
 
+    def _log_quality(self) -> None:
         quality = self.metric.value(*self.block_sums.cpu().sum(0, dtype=torch.float64).tolist())
         n_training = self.twin.n_blocks
-        self.log("val/n_training_blocks", float(n_training), logger=False)  # for EarlyStopping
         self.logger.log_metrics(
             {f"val/{self.metric.name}": quality, "val/n_training_blocks": n_training}, step=self.n_epochs_done
         )
@@ -184,10 +189,11 @@ class LevelProgressBar(ProgressBar):
 
 
 class LevelImages(Callback):
-    """After every validation, pictures of the level for TensorBoard, at most 1024 pixels long; of a volume its middle.
+    """After every validation, pictures of the level for TensorBoard, at most 1024 pixels long.
 
     image/l{j} the reconstruction, laplacian/l{j} what the networks add to the base (grey is nothing, black and white
-    the largest residual of the level), training_blocks/l{j} the reconstruction, dark where no block trains any more.
+    the largest residual of the level), training_blocks/l{j} the reconstruction, dark where no block trains any more. Of
+    a volume its middle slice across z, y pointing up.
 
     Inputs
         index: j
@@ -199,20 +205,31 @@ class LevelImages(Callback):
     def __init__(self, index: int, level: Level, base: Tensor, b_chunks: int):
         self.index = index
         self.level = level
-        self.base = base
         self.b_chunks = b_chunks
+        middle = level.size[0] // 2
+        self.window = whole(level.size)
+        self.layer: int | None = None  # of blocks, that the slice lies in
+        if len(level.size) == 3:
+            self.window = ((middle, middle + 1), *self.window[1:])
+            self.layer = middle // level.patch_size[0]
+        self.base = base[:, *(slice(*along) for along in self.window)]
 
     def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
         level, base = self.level, self.base.to(module.device)
-        image = refine(level, base, whole(level.size), b_chunks=self.b_chunks)
-        largest = max(float(level.network.amplitude.max()), 1e-6)
-        training = module.active[module.training_blocks].cpu()
+        image = refine(level, base, self.window, b_chunks=self.b_chunks)
+        training = torch.zeros_like(level.active)
+        training[module.active[module.training_blocks].cpu()] = True
+        training = training.view(level.active_grid.shape)
+        if self.layer is not None:
+            image, base, training = image[:, 0], base[:, 0], training[self.layer]
+        colours = n_colours(len(image))
+        image, base = thumbnail(image[:colours]), thumbnail(base[:colours])
+        largest = level.network.amplitude.max().item()
         figures = {
             "image": image,
-            "laplacian": (0.5 + (image - base) / (2 * largest)).clamp(0, 1),
-            "training_blocks": highlight_blocks(image, level.patch_size, training),
+            "laplacian": signed(image - base, largest),
+            "training_blocks": highlight_blocks(image, level.size[-2:], level.patch_size[-2:], training),
         }
         for name, figure in figures.items():
-            middle = figure[:, figure.shape[1] // 2] if figure.ndim == 4 else figure
-            colours = middle[: n_colours(len(middle))]
-            trainer.logger.experiment.add_image(f"{name}/l{self.index}", thumbnail(colours), module.n_epochs_done)
+            upright = figure if self.layer is None else figure.flip(1)
+            trainer.logger.experiment.add_image(f"{name}/l{self.index}", upright, module.n_epochs_done)

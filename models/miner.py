@@ -16,7 +16,8 @@ from models.encoding import encode, encoded_width
 from utils.blocks import block_coords, gather_blocks, grid_shape, scatter_blocks_
 from utils.checkpoint import find_levels, level_path, load_level
 from utils.errors import InputError, one_line
-from utils.pyramid import level_size, source_window, upsample
+from utils.frame import Frame
+from utils.pyramid import level_size, source_window, upsample, upsample_whole
 
 Window = tuple[tuple[int, int], ...]
 
@@ -55,6 +56,15 @@ class Level:
     def active_grid(self) -> Tensor:
         """(*grid) bool"""
         return self.active.view(grid_shape(self.size, self.patch_size))
+
+    def summary(self) -> dict[str, Any]:
+        """What it is made of, in plain data; the size is W H or W H D."""
+        return {
+            "size": list(self.size[::-1]),
+            "blocks": self.active.numel(),
+            "active_blocks": self.network.n_blocks,
+            "parameters": self.network.n_parameters,
+        }
 
     def check(self, size: tuple[int, ...], n_channels: int) -> None:
         """TypeError where the level is not one of this size and so many channels."""
@@ -142,19 +152,23 @@ class MINER:
         n_channels: int,
         size: tuple[int, ...],
         source: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
     ):
         """
         Inputs
             levels: the fitted ones, from the coarsest on without a gap
             n_scales: levels of the pyramid, fitted or not
             size: of level 0
-            source: what the file that was fitted looked like; for a picture `bits`, those of a channel
+            source: what the file that was fitted looked like: of a picture `bits`, those of a channel; of a volume
+                `frame`, where its voxels lie
+            options: of the command line that fitted it
         """
         self.levels = levels
         self.n_scales = n_scales
         self.n_channels = n_channels
         self.size = size
         self.source = source or {}
+        self.options = options or {}
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "MINER":
@@ -188,7 +202,29 @@ class MINER:
             n_channels=run["n_channels"],
             size=tuple(run["size"]),
             source=run["source"],
+            options=run["options"],
         )
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """Of every level."""
+        return self.levels[self.n_scales - 1].patch_size
+
+    @property
+    def frame(self) -> Frame | None:
+        """Where the voxels of level 0 lie in the space of the mesh, if that is known."""
+        frame = self.source.get("frame")
+        return Frame(**frame) if frame else None
+
+    @property
+    def active_grids(self) -> dict[int, Tensor]:
+        """Of each level, which blocks of its grid have a network: (*grid) bool on the CPU."""
+        return {index: level.active_grid.cpu() for index, level in self.levels.items()}
+
+    @property
+    def summary(self) -> list[dict[str, Any]]:
+        """What each level is made of, the finest first."""
+        return [{"level": index} | level.summary() for index, level in sorted(self.levels.items())]
 
     @property
     def finest(self) -> int:
@@ -242,3 +278,15 @@ class MINER:
             coarse = self.decode(level + 1, window, b_chunks=b_chunks)
             base = upsample(coarse, factor, wanted, tuple(start for start, _ in window), coarse_size)
         return refine(self.levels[level], base, crop, scale, b_chunks)
+
+    @torch.no_grad()
+    def decode_pyramid(self, b_chunks: int = 16384) -> list[Tensor]:
+        """Every level that is there, the finest first, as `pyramid` gives those of the signal."""
+        coarsest = self.levels[self.n_scales - 1]
+        base = torch.zeros(self.n_channels, *coarsest.size, device=coarsest.active.device)
+        decoded = []
+        for _, level in sorted(self.levels.items(), reverse=True):
+            if decoded:
+                base = upsample_whole(decoded[-1], level.size)
+            decoded.append(refine(level, base, whole(level.size), b_chunks=b_chunks))
+        return decoded[::-1]

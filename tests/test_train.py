@@ -10,12 +10,13 @@ import pytest
 import torch
 from conftest import ASTRONAUT, ROOT, SMALL_FIT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from datasets.signals import read_picture
 from models.miner import MINER
 from opt import dump_options, parse_options, recorded_options
 from utils.metrics import psnr
-from utils.pyramid import pyramid
+from utils.pyramid import pyramid, upsample_whole
 
 
 def curves(folder) -> dict[str, list[tuple[int, float]]]:
@@ -46,15 +47,38 @@ def test_tensorboard_tells_what_the_files_hold(small_run, astronaut):
     n_epochs = {2: 60, 1: 60, 0: 200}
     for level in range(3):
         scalars = curves(logs / f"l{level}")
-        assert set(scalars) >= {"lr", "train/loss", "val/psnr", "val/n_training_blocks"}
+        assert set(scalars) >= {"train/lr", "train/loss", "val/psnr", "val/n_training_blocks"}
         step, value = scalars["val/psnr"][-1]
         assert step <= n_epochs[level]
         assert value == pytest.approx(psnr(model.decode(level), signals[level]), abs=1e-3)
-        assert scalars["lr"][0] == (1, pytest.approx(3e-2))
+        if level < 2:
+            base = upsample_whole(model.decode(level + 1), tuple(signals[level].shape[1:]))
+            assert scalars["val/psnr"][0] == (0, pytest.approx(psnr(base, signals[level]), abs=1e-3))
+        assert scalars["train/lr"][0] == (1, pytest.approx(3e-2))
         assert [step for step, _ in scalars["train/loss"]] == list(range(1, n_epochs[level] + 1))
         assert scalars["train/loss"][-1][1] < scalars["train/loss"][0][1]
         counts = [count for _, count in scalars["val/n_training_blocks"]]
         assert counts == sorted(counts, reverse=True)
+
+
+def test_tensorboard_compares_runs_by_their_options_and_results(small_run):
+    events = EventAccumulator(str(small_run.parent.parent / "logs" / "small"))
+    events.Reload()
+    metrics = json.loads((small_run / "metrics.json").read_text())
+    assert events.Scalars("final/psnr")[0].value == pytest.approx(metrics["psnr"])
+    assert events.Scalars("final/parameters")[0].value == metrics["parameters"]
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    row = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert row["n_layers"].number_value == 3
+    assert row["num_epochs"].string_value == "[60, 60, 200]"
+    assert row["use_pe"].number_value == 1
+
+
+def test_a_replaced_run_leaves_no_curves_behind(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("train.py", *SMALL_FIT, "--num_epochs", 1).status == 0
+    assert command("train.py", *SMALL_FIT, "--num_epochs", 1, "--n_scales", 1, "--overwrite").status == 0
+    assert sorted(path.name for path in (tmp_path / "logs/small").iterdir() if path.is_dir()) == ["l0"]
 
 
 def test_the_saved_options_repeat_the_run_to_the_bit(command, small_run, tmp_path, monkeypatch):

@@ -3,11 +3,13 @@
 import json
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import trimesh
 from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_train import curves
 
 import train
@@ -53,6 +55,22 @@ def test_a_ball_is_fitted_and_its_iou_is_that_of_the_files(ball):
     for level, signal in enumerate(pyramid(grid, 2)):
         _, value = curves(ball / f"logs/ball/l{level}")["val/iou"][-1]
         assert value == pytest.approx(iou(model.decode(level), signal), abs=1e-6)
+
+
+def test_pictures_of_a_volume_show_its_middle_with_y_pointing_up(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = np.zeros((20, 20, 20), dtype=bool)
+    grid[10, :5, 2:] = True  # low y; only in the middle layer
+    np.save("slab.npy", grid)
+    options = ["--n_scales", 1, "--num_epochs", 100, "--log_image", "--loss_thr", "1e-9"]
+    assert command("train.py", *FIT, "--path", "slab.npy", *options).status == 0
+    events = EventAccumulator("logs/exp/l0")
+    events.Reload()
+    expected = np.zeros((20, 20), dtype=bool)
+    expected[15:, 2:] = True
+    for tag in ("image/l0", "training_blocks/l0"):
+        picture = cv2.imdecode(np.frombuffer(events.Images(tag)[-1].encoded_image_string, np.uint8), 0)
+        np.testing.assert_array_equal(picture > 127, expected)
 
 
 def test_a_crop_of_a_volume_equals_the_crop_of_the_whole(ball):

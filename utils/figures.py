@@ -1,10 +1,12 @@
-"""Pictures of what a fit does where."""
+"""What a fit does where, as pictures (c, h, w) in [0, 1] and as coordinates."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.blocks import grid_shape
+from utils.frame import Frame
+from utils.pyramid import upsample_whole
 
 # Okabe and Ito's palette, told apart by colour-blind readers too; one colour a level, the finest first.
 LEVEL_COLOURS = torch.tensor(
@@ -28,14 +30,115 @@ def thumbnail(picture: Tensor, longest: int = 1024) -> Tensor:
     return F.interpolate(picture[None], size=[max(1, round(n / shrink)) for n in picture.shape[1:]], mode="area")[0]
 
 
-def highlight_blocks(picture: Tensor, patch_size: tuple[int, ...], blocks: Tensor, dim: float = 0.3) -> Tensor:
-    """Dim a picture (c, *size) everywhere but in some blocks, given by their indices (n_blocks,) in its grid."""
-    size = picture.shape[1:]
-    brightness = torch.full(grid_shape(size, patch_size), dim)
-    brightness.view(-1)[blocks] = 1
-    for axis, (length, patch) in enumerate(zip(size, patch_size, strict=True)):
-        brightness = brightness.index_select(axis, torch.arange(length) // patch)
+def highlight_blocks(
+    picture: Tensor, size: tuple[int, int], patch_size: tuple[int, int], grid: Tensor, dim: float = 0.3
+) -> Tensor:
+    """Dim a picture everywhere but in some blocks.
+
+    Inputs
+        picture: (c, h, w) of a level, possibly shrunken
+        size: (h, w) of the level
+        patch_size: (h, w) pixels of a block
+        grid: (gh, gw) bool, which blocks
+    """
+    brightness = torch.where(grid, 1.0, dim)
+    for axis in range(2):
+        shown = picture.shape[1 + axis]
+        centres = (torch.arange(shown).double() + 0.5) * (size[axis] / shown)
+        brightness = brightness.index_select(axis, (centres / patch_size[axis]).long())
     return picture * brightness.to(picture.device)
+
+
+def error_map(reconstruction: Tensor, signal: Tensor, gain: float = 10) -> Tensor:
+    """The absolute error of every pixel and channel, magnified, in [0, 1]; shapes alike."""
+    return ((reconstruction - signal).abs() * gain).clamp(0, 1)
+
+
+def signed(values: Tensor, span: float) -> Tensor:
+    """Signed values as brightness: grey is nothing, black and white are -span and span, or beyond."""
+    return (0.5 + values / (2 * max(span, 1e-6))).clamp(0, 1)
+
+
+def level_strip(reconstructions: list[Tensor], signals: list[Tensor]) -> dict[str, Tensor]:
+    """Three pictures a level, the coarsest first: its reconstruction, what the coarser level lacks, what was added.
+
+    The last two share a scale, four times the root mean square of the residual; larger values are cut off. At the
+    coarsest level what is lacking is all.
+
+    Inputs
+        reconstructions, signals: (c, h, w) of every level, the finest first
+    Outputs
+        (c, h, w) in [0, 1], by their titles
+    """
+    panels, base = {}, torch.zeros_like(reconstructions[-1])
+    for level, (reconstruction, signal) in reversed(list(enumerate(zip(reconstructions, signals, strict=True)))):
+        height, width = signal.shape[1:]
+        if level < len(signals) - 1:
+            base = upsample_whole(reconstructions[level + 1], (height, width))
+        residual = signal - base
+        span = min(4 * residual.square().mean().sqrt().item(), 1)
+        panels[f"level {level}: reconstruction, {width}x{height}"] = reconstruction
+        panels[f"level {level}: residual, ±{span:.2g}"] = signed(residual, span)
+        panels[f"level {level}: prediction, ±{span:.2g}"] = signed(reconstruction - base, span)
+    return panels
+
+
+def slice_picture(volume: Tensor, axis: int, index: int) -> Tensor:
+    """A slice of (c, d, h, w) as a picture in which the first of its two axes points up and the other to the right."""
+    return volume.select(axis + 1, index).flip(1)
+
+
+def error_slices(field: Tensor, occupancy: Tensor) -> dict[str, Tensor]:
+    """Of each axis the slice with the most voxels on the wrong side of 1/2.
+
+    Grey is rightly inside, white rightly outside; LEVEL_COLOURS[0] is wrongly inside, LEVEL_COLOURS[1] wrongly outside.
+
+    Inputs
+        field, occupancy: (1, d, h, w)
+    Outputs
+        (3, rows, columns) of the slices across z, y and x, by their titles
+    """
+    inside, truly = field > 0.5, occupancy > 0.5
+    wrong = inside ^ truly
+    panels = {}
+    for axis, name in enumerate("zyx"):
+        across = [other for other in range(4) if other != axis + 1]
+        index = int(wrong.sum(dim=across).argmax())
+        here, there, error = (slice_picture(part, axis, index)[0] for part in (inside, truly, wrong))
+        picture = torch.where(here, 0.7, 1.0).repeat(3, 1, 1)
+        picture[:, error & here] = LEVEL_COLOURS[0][:, None]
+        picture[:, error & there] = LEVEL_COLOURS[1][:, None]
+        panels[f"{name} = {index}: {int(error.sum())} of {error.numel():,} voxels are wrong"] = picture
+    return panels
+
+
+def block_boxes(
+    active: dict[int, Tensor], patch_size: tuple[int, ...], size: tuple[int, ...], frame: Frame | None
+) -> dict[int, np.ndarray]:
+    """The edges of the blocks of a volume that have a network, each once, level by level.
+
+    Inputs
+        active: for each level its grid (gd, gh, gw) of bools
+        patch_size: (d, h, w) voxels of a block, of its level
+        size: (d, h, w) of level 0
+        frame: of the volume; None leaves the edges in voxels of level 0
+    Outputs
+        (n_edges, 2, 3) ends of the edges, x y z
+    """
+    boxes = {}
+    for level, grid in active.items():
+        blocks = grid.nonzero()
+        starts, axes = [], []
+        for axis in range(3):
+            for corner in torch.cartesian_prod(*[torch.arange(1 if other == axis else 2) for other in range(3)]):
+                starts.append(blocks + corner)
+                axes.append(torch.full((len(blocks), 1), axis))
+        edges = torch.cat([torch.cat(starts), torch.cat(axes)], dim=1).unique(dim=0)
+        start, along = edges[:, :3], F.one_hot(edges[:, 3], 3)
+        corners = torch.stack([start, start + along], dim=1) * torch.tensor(patch_size) * 2**level
+        voxels = corners.minimum(torch.tensor(size)).double().numpy()[..., ::-1] - 0.5
+        boxes[level] = frame.to_mesh(voxels, size[::-1]) if frame else voxels
+    return boxes
 
 
 def draw_blocks(
@@ -45,9 +148,10 @@ def draw_blocks(
     corner: tuple[int, int] = (0, 0),
     pixel_size: float = 1,
 ) -> Tensor:
-    """Outline the blocks that have a network, one colour a level, coarser levels over finer ones.
+    """Outline the blocks that have a network, one colour a level, finer levels over coarser ones.
 
-    The block decomposition of MINER (Saragadam et al., ECCV 2022), Fig. 4.
+    So the colour around a place tells the finest level that has a network there: the block decomposition of MINER
+    (Saragadam et al., ECCV 2022), Fig. 4.
 
     Inputs
         picture: (c, h, w) in [0, 1], a window of the signal
@@ -59,7 +163,7 @@ def draw_blocks(
         (3, h, w) in [0, 1]
     """
     drawn = (picture[:3] if len(picture) >= 3 else picture[:1].expand(3, -1, -1)).clone()
-    for level, grid in sorted(active.items()):
+    for level, grid in sorted(active.items(), reverse=True):
         block_size = tuple(patch * 2**level for patch in patch_size)
         lines = _block_lines(picture.shape[1:], grid, block_size, corner, pixel_size)
         drawn[:, lines] = LEVEL_COLOURS[level % len(LEVEL_COLOURS)].to(drawn)[:, None]
@@ -70,7 +174,7 @@ def _block_lines(
     size: tuple[int, int], grid: Tensor, block_size: tuple[int, int], corner: tuple[int, int], pixel_size: float
 ) -> Tensor:
     """Where (h, w) the first or last pixels of a block that is set in the grid (gh, gw) lie; block_size of level 0."""
-    width = max(1, max(size) // 1024)
+    width = max(1, min(max(size) // 512, int(min(block_size) / pixel_size / 12)))
     lines = torch.zeros(size, dtype=torch.bool)
     places, starts = [], []
     for axis in range(2):

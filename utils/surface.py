@@ -11,25 +11,25 @@ from utils.frame import Frame
 
 def extract_surface(
     field: np.ndarray,
-    crop: tuple[tuple[int, int], ...],
-    level: int,
-    scale: int,
     frame: Frame | None,
     size: tuple[int, ...],
+    crop: tuple[tuple[int, int], ...] | None = None,
+    level: int = 0,
+    scale: int = 1,
 ) -> trimesh.Trimesh:
     """The surface where the field is 1/2 (marching cubes), closed where it meets the box.
 
     Inputs
         field: (d, h, w) samples of a window of a level
-        crop, level, scale: which
-        frame: of the whole volume; None leaves the surface in voxels
+        frame: of the whole volume; None leaves the surface in voxels of level 0
         size: (d, h, w) of level 0
+        crop, level, scale: which window, None for all of it, of which level, and samples a pixel along each axis
     """
     padded = np.pad(field, 1)
     if not padded.min() < 0.5 < padded.max():
         raise InputError("the field has no surface: it is nowhere above 1/2")
     corners, faces, _, _ = marching_cubes(padded, 0.5)
-    starts = np.array([start for start, _ in crop])
+    starts = np.array([start for start, _ in crop]) if crop else 0
     pixels = starts + (corners - 1 + 0.5) / scale - 0.5
     voxels = ((pixels + 0.5) * 2**level - 0.5)[:, ::-1]  # (x, y, z) of level 0
     surface = trimesh.Trimesh(frame.to_mesh(voxels, size[::-1]) if frame else voxels, faces, process=False)

@@ -1,0 +1,34 @@
+"""The README's pictures, from the runs that its commands leave in ckpts/.
+
+In the project's folder: python -m docs.pictures
+"""
+
+from pathlib import Path
+
+from datasets.signals import read_picture
+from models.miner import MINER
+from utils.figures import block_boxes, draw_blocks
+from utils.plots import show, show_boxes
+from utils.surface import extract_surface
+
+FOLDER = Path(__file__).parent
+
+
+def main() -> None:
+    pluto = MINER.load("ckpts/quickstart")
+    picture = pluto.decode()
+    panels = {
+        "original": read_picture(pluto.options["path"], pluto.size).values,
+        "reconstruction": picture,
+        "blocks that have a network": draw_blocks(picture, pluto.active_grids, pluto.patch_size),
+    }
+    show(panels, columns=3).savefig(FOLDER / "pluto.jpg", dpi=130, bbox_inches="tight")
+
+    spot = MINER.load("ckpts/spot128")
+    surface = extract_surface(spot.decode()[0].numpy(), spot.frame, spot.size)
+    boxes = block_boxes(spot.active_grids, spot.patch_size, spot.size, spot.frame)
+    show_boxes(surface, boxes).savefig(FOLDER / "spot.jpg", dpi=100, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
