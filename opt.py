@@ -115,6 +115,12 @@ def make_parser() -> ArgumentParser:
         default=16384,
         help="blocks evaluated at once in validation and decoding; less saves memory",
     )
+    add(
+        "--backend",
+        choices=["auto", "reference", "fused"],
+        default="auto",
+        help="how networks are computed: fused kernels, or plain torch; auto is fused where that can serve",
+    )
     add("--accelerator", choices=["auto", "cpu", "gpu", "mps"], default="auto", help="where to train")
     return parser
 
@@ -221,7 +227,9 @@ def check_options(options: Namespace) -> None:
 
 
 def device_of(accelerator: str) -> str:
-    """Torch's name of an accelerator; InputError where this machine has none of the kind."""
+    """Torch's name of an accelerator, of the best one for auto; InputError where this machine has none of the kind."""
+    if accelerator == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("--accelerator gpu: torch sees no GPU here; cpu works")
     if accelerator == "mps" and not torch.backends.mps.is_available():

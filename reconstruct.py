@@ -40,6 +40,12 @@ def make_parser() -> OneLineParser:
     )
     add("--original", type=str, help="what was fitted, to compare with: the picture; the mesh, or its occupancy file")
     add("--b_chunks", type=int, default=16384, help="blocks evaluated at once, at most; less saves memory")
+    add(
+        "--backend",
+        choices=["auto", "reference", "fused"],
+        default="auto",
+        help="how networks are computed: fused kernels, or plain torch; auto is fused where that can serve",
+    )
     add("--accelerator", choices=["cpu", "gpu", "mps"], default="cpu", help="where to decode")
 
     # pictures
@@ -71,7 +77,7 @@ def main() -> None:
         raise InputError(f"--b_chunks {options.b_chunks}: at least 1 works")
     if not 1 <= options.scale <= _MOST_SCALE:
         raise InputError(f"--scale {options.scale}: 1 to {_MOST_SCALE} works")
-    model = MINER.load(options.ckpts, device_of(options.accelerator))
+    model = MINER.load(options.ckpts, device_of(options.accelerator), options.backend)
     level = model.finest if options.level is None else options.level
     if level not in model.levels:
         raise InputError(f"--level {level}: levels {model.finest} to {model.n_scales - 1} are there")

@@ -14,6 +14,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -27,11 +28,13 @@ from torch import Tensor
 from datasets.datamodule import LevelDataModule
 from datasets.signals import read_occupancy, read_picture
 from datasets.targets import LevelTarget, coarsest_target, finer_target
-from models.block_mlp import BlockMLP, blocks_at_once, init_blocks_
+from models.block_mlp import BlockMLP, init_blocks_
 from models.encoding import encode, encoded_width
 from models.level_module import BlockPruning, LevelImages, LevelModule, LevelProgressBar
 from models.miner import MINER, Level, refine, whole
-from opt import check_size, dump_options, epochs_of_level, parse_options, per_axis, recorded_options
+from models.ops import choose_backend
+from models.ops.reference import blocks_at_once
+from opt import check_size, device_of, dump_options, epochs_of_level, parse_options, per_axis, recorded_options
 from utils.blocks import block_coords
 from utils.checkpoint import find_levels, level_path, save_level, write_aside
 from utils.errors import InputError, run_command, size_text
@@ -61,8 +64,8 @@ def main() -> None:
 
     metric = psnr if options.task == "image" else iou
     report = fit(signal, source, metric, options, ckpts)
-    model = MINER.load(ckpts)
-    quality = metric(model.decode(b_chunks=options.b_chunks), signal)
+    model = MINER.load(ckpts, device_of(options.accelerator), options.backend)
+    quality = metric(model.decode(b_chunks=options.b_chunks).cpu(), signal)
     report |= {metric.name: finite_or_none(quality), "parameters": model.n_parameters}
     report["seconds"]["total"] = time.perf_counter() - _START
     report |= surroundings(options.accelerator)
@@ -95,6 +98,7 @@ def read_signal(options: Namespace) -> tuple[Tensor, dict[str, Any]]:
 def fit(signal: Tensor, source: dict[str, Any], metric: Metric, options: Namespace, ckpts: Path) -> dict[str, Any]:
     """Fit all levels, coarse to fine; each one's checkpoint is written as it is done."""
     signals = pyramid(signal, options.n_scales)
+    backend, device = announced_backend(len(signal), options), device_of(options.accelerator)
     run = {
         "n_scales": options.n_scales,
         "n_channels": len(signal),
@@ -114,12 +118,13 @@ def fit(signal: Tensor, source: dict[str, Any], metric: Metric, options: Namespa
             residual = options.pyr == "laplacian"
             target = finer_target(signal, base, patch_size, metric, options.loss_thr, residual)
         level = make_level(target, options, index)
-        n_epochs = fit_level(level, target, base, metric, options, index) if len(target.active) else 0
+        n_epochs = fit_level(level, target, base, metric, backend, options, index) if len(target.active) else 0
         if index == options.n_scales - 1:  # not before there is something to put in their place
             remove_run(ckpts)
             write_aside(ckpts / "options.yaml", dump_options(options).encode())
         save_level(level_path(ckpts, index), {"level": index, "run": run} | level.record())
-        reconstruction = refine(level, base, whole(level.size), b_chunks=options.b_chunks)
+        level.network.to(device)
+        reconstruction = refine(level, base, whole(level.size), b_chunks=options.b_chunks, backend=backend)
         levels.append(
             {"level": index}
             | level.summary()
@@ -128,18 +133,34 @@ def fit(signal: Tensor, source: dict[str, Any], metric: Metric, options: Namespa
     return {"levels": levels[::-1], "seconds": {"fit": time.perf_counter() - start}}
 
 
+def network_shape(n_dims: int, n_channels: int, residual: bool, options: Namespace) -> dict[str, Any]:
+    return dict(
+        n_in=encoded_width(n_dims, options.n_freq if options.use_pe else None),
+        n_out=n_channels,
+        n_layers=options.n_layers,
+        n_hidden=options.n_hidden,
+        output="sine" if residual else "sigmoid",
+    )
+
+
+def announced_backend(n_channels: int, options: Namespace) -> ModuleType:
+    """The backend for all levels; says which it is."""
+    n_dims = 2 if options.task == "image" else 3
+    residuals = {False, options.n_scales > 1 and options.pyr == "laplacian"}
+    shapes = [network_shape(n_dims, n_channels, residual, options) for residual in residuals]
+    device = device_of(options.accelerator)
+    backend, why_not = choose_backend(options.backend, shapes, device)
+    name = backend.__name__.rpartition(".")[2].partition("_")[0]
+    place = f"cpu, {torch.get_num_threads()} threads" if device == "cpu" else device
+    print(f"backend: {name} on {place}" + (f" (not fused: {why_not})" if why_not else ""))
+    return backend
+
+
 def make_level(target: LevelTarget, options: Namespace, index: int) -> Level:
     """A level with freshly drawn networks for its active blocks."""
     n_freq = options.n_freq if options.use_pe else None
-    network = BlockMLP(
-        len(target.active),
-        n_in=encoded_width(len(target.patch_size), n_freq),
-        n_out=len(target.signal),
-        n_layers=options.n_layers,
-        n_hidden=options.n_hidden,
-        output="sine" if target.residual else "sigmoid",
-        a=options.a,
-    )
+    shape = network_shape(len(target.patch_size), len(target.signal), target.residual, options)
+    network = BlockMLP(len(target.active), a=options.a, **shape)
     init_blocks_(network, target.active, options.seed, index)
     network.amplitude.view(-1).copy_(target.amplitude)
     active = torch.zeros(len(target.base_sums), dtype=torch.bool)
@@ -147,7 +168,15 @@ def make_level(target: LevelTarget, options: Namespace, index: int) -> Level:
     return Level(target.size, target.patch_size, n_freq, target.residual, active, network)
 
 
-def fit_level(level: Level, target: LevelTarget, base: Tensor, metric: Metric, options: Namespace, index: int) -> int:
+def fit_level(
+    level: Level,
+    target: LevelTarget,
+    base: Tensor,
+    metric: Metric,
+    backend: ModuleType,
+    options: Namespace,
+    index: int,
+) -> int:
     """Train a level's network in place; returns the epochs it took."""
     coords = encode(block_coords(level.patch_size), level.n_freq)
     n_epochs = epochs_of_level(options, index)
@@ -156,6 +185,7 @@ def fit_level(level: Level, target: LevelTarget, base: Tensor, metric: Metric, o
         coords,
         target.active,
         residual=level.residual,
+        backend=backend,
         metric=metric,
         block_sums=target.base_sums,
         seed=options.seed,

@@ -17,7 +17,7 @@ class Visit:
     """
     rows: range of the training blocks
     epochs: run of consecutive epochs
-    target: (n_points, n_blocks, c) of those blocks
+    target: (n_blocks, n_points, c) of those blocks
     """
 
     rows: slice
@@ -93,7 +93,7 @@ class LevelDataModule(LightningDataModule):
         n_rows = max(1, self.visit_points // (n_points * n_run))
         for first in range(0, len(epochs), n_run):
             for rows in _ranges(len(blocks), n_rows):
-                yield Visit(rows, epochs[first : first + n_run], self.target.points_major(blocks[rows]))
+                yield Visit(rows, epochs[first : first + n_run], self.target.wanted(blocks[rows]))
 
     def _checks(self) -> Iterator[Check]:
         blocks = self._training_blocks()

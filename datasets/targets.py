@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from utils.blocks import gather_blocks, grid_shape, pad_to_blocks, true_points
@@ -39,11 +38,10 @@ class LevelTarget:
         """Signal and base of some active blocks, each (n_blocks, n_points, c)."""
         return _gather(self.signal, self.base, self.patch_size, self.active[active_rows])
 
-    def points_major(self, active_rows: Tensor) -> Tensor:
-        """Target of some active blocks, (n_points, n_blocks, c): a batch of positions is then one gather of rows."""
+    def wanted(self, active_rows: Tensor) -> Tensor:
+        """What the networks of some active blocks have to predict, (n_blocks, n_points, c)."""
         signal, base = self.gather(active_rows)
-        target = signal - base if self.residual else signal
-        return rearrange(target, "block point c -> point block c").contiguous()
+        return signal - base if self.residual else signal
 
     def true_points(self, active_rows: Tensor) -> Tensor:
         """Which points of some active blocks are no padding: (n_blocks, n_points) bool."""

@@ -118,34 +118,3 @@ def init_blocks_(network: BlockMLP, blocks: Tensor, seed: int, level: int) -> No
         fan_in = layer[0].shape[1]
         for parameter in layer:
             parameter.copy_(next(values).view(parameter.shape) / math.sqrt(fan_in))
-
-
-def blocks_at_once(n_points: int, b_chunks: int, device: torch.device) -> int:
-    """How many blocks to evaluate together: at most b_chunks, and no more points than keep memory small."""
-    return max(1, min(b_chunks, _points_at_once(device) // n_points))
-
-
-def _points_at_once(device: torch.device) -> int:
-    return 2**18 if device.type == "cpu" else 2**24
-
-
-@torch.no_grad()
-def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
-    """Evaluate some blocks, each with the same bits whichever others are evaluated with it.
-
-    A product of one matrix, or of matrices of odd alignment, may be computed by another kernel than the same product in
-    a batch: so at least two blocks are computed, and points in multiples of 16.
-
-    Inputs
-        rows: which blocks
-        coords: (n_points, n_in) encoded coordinates
-    Outputs
-        (n_rows, n_points, n_out)
-    """
-    part = network.select(rows)
-    n_blocks, n_points = part.n_blocks, len(coords)
-    if n_blocks == 1:
-        part = part.select(torch.tensor([0, 0], device=coords.device))
-    coords = nn.functional.pad(coords, (0, 0, 0, -n_points % 16))
-    pieces = coords.split(_points_at_once(coords.device))  # a block sampled densely may have more points than memory
-    return torch.cat([part(piece) for piece in pieces], dim=1)[:n_blocks, :n_points]

@@ -1,6 +1,7 @@
 """Lightning's part: the module that trains one level, the callback that prunes it, the bar that shows it."""
 
 import math
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -9,9 +10,8 @@ from pytorch_lightning.callbacks import ProgressBar
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from models.block_mlp import BlockMLP, predict
+from models.block_mlp import BlockMLP
 from models.miner import Level, refine, whole
-from models.ops import FIT_POINTS
 from utils.figures import highlight_blocks, signed, thumbnail
 from utils.metrics import Metric, n_colours
 from utils.pruning import make_optimizer, select_blocks, set_step
@@ -32,6 +32,7 @@ class LevelModule(LightningModule):
         coords: (n_points, n_in) encoded coordinates of a block's points
         active: (n_active,) indices of these blocks in the grid of the level
         residual: predictions are added to the base
+        backend: that trains and evaluates the networks
         metric: by which the level is judged
         block_sums: (n_grid, 2) its sums for the base in every block, which stand where no network does
         seed, level: key of the order of points
@@ -45,6 +46,7 @@ class LevelModule(LightningModule):
         active: Tensor,
         *,
         residual: bool,
+        backend: ModuleType,
         metric: Metric,
         block_sums: Tensor,
         seed: int,
@@ -63,6 +65,7 @@ class LevelModule(LightningModule):
         self.register_buffer("block_sums", block_sums)
         self.register_buffer("block_mse", torch.empty(0))  # of the training blocks, at the last validation
         self.residual = residual
+        self.backend = backend
         self.metric = metric
         self.seed = seed
         self.level = level
@@ -88,7 +91,7 @@ class LevelModule(LightningModule):
     def training_step(self, visit: Any, _: int) -> None:
         part, optimizer = select_blocks(self.twin, self.optimizers(use_pl_optimizer=False), visit.rows)
         set_step(optimizer, visit.epochs.start * -(-len(self.coords) // self.batch_size))
-        losses = FIT_POINTS["reference"](
+        losses = self.backend.fit_points(
             part,
             optimizer,
             self.coords,
@@ -105,7 +108,7 @@ class LevelModule(LightningModule):
         self.block_mse = self.coords.new_empty(self.twin.n_blocks)
 
     def validation_step(self, check: Any, _: int) -> None:
-        prediction = predict(self.twin, check.rows, self.coords)
+        prediction = self.backend.predict(self.twin, check.rows, self.coords)
         reconstruction = (check.base + prediction if self.residual else prediction).clamp(0, 1)
         target = check.signal - check.base if self.residual else check.signal
         self.block_mse[check.rows] = (prediction - target).square().mean(dim=(1, 2))
@@ -174,7 +177,7 @@ class LevelProgressBar(ProgressBar):
 
     def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Any, _: int) -> None:
         self.bar.set_postfix(module.progress, refresh=False)
-        done = len(visit.epochs) * visit.target.shape[1] / module.twin.n_blocks
+        done = len(visit.epochs) * len(visit.target) / module.twin.n_blocks
         self.bar.update(min(done, self.bar.total - self.bar.n))
 
     def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
@@ -216,7 +219,7 @@ class LevelImages(Callback):
 
     def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
         level, base = self.level, self.base.to(module.device)
-        image = refine(level, base, self.window, b_chunks=self.b_chunks)
+        image = refine(level, base, self.window, b_chunks=self.b_chunks, backend=module.backend)
         training = torch.zeros_like(level.active)
         training[module.active[module.training_blocks].cpu()] = True
         training = training.view(level.active_grid.shape)

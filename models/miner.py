@@ -6,13 +6,16 @@ Notation: level 0 is the finest; a *window* is a (start, stop) pair along each a
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.block_mlp import BlockMLP, blocks_at_once, predict
+from models.block_mlp import BlockMLP
 from models.encoding import encode, encoded_width
+from models.ops import choose_backend, reference
+from models.ops.reference import blocks_at_once
 from utils.blocks import block_coords, gather_blocks, grid_shape, scatter_blocks_
 from utils.checkpoint import find_levels, level_path, load_level
 from utils.errors import InputError, one_line
@@ -103,14 +106,23 @@ class Level:
         )
 
 
-def refine(level: Level, base: Tensor, window: Window, scale: int = 1, b_chunks: int = 16384) -> Tensor:
+def refine(
+    level: Level,
+    base: Tensor,
+    window: Window,
+    scale: int = 1,
+    b_chunks: int = 16384,
+    backend: ModuleType = reference,
+) -> Tensor:
     """Add a level's networks to the upsampled coarser level, touching only the blocks that the window needs.
 
     Inputs
-        base: (c, *[(stop - start) * scale]) the upsampled coarser level in the window; it is left as it is
+        base: (c, *[(stop - start) * scale]) the upsampled coarser level in the window; it is left as it is, and need
+            not be on the device of the networks
         window: in pixels of this level
         scale: samples a pixel along each axis
         b_chunks: blocks evaluated at once, at most
+        backend: that evaluates them
     Outputs
         (c, *[(stop - start) * scale]) in [0, 1]
     """
@@ -132,9 +144,10 @@ def refine(level: Level, base: Tensor, window: Window, scale: int = 1, b_chunks:
         for low, (start, stop), patch in zip(first, window, level.patch_size, strict=True)
     )
     canvas[:, *inner] = base
-    coords = encode(block_coords(level.patch_size, scale).to(device), level.n_freq)
-    for some in torch.arange(len(blocks), device=device).split(blocks_at_once(len(coords), b_chunks, device)):
-        values = predict(level.network, rows[some], coords)
+    networks_device = level.network.amplitude.device
+    coords = encode(block_coords(level.patch_size, scale).to(networks_device), level.n_freq)
+    for some in torch.arange(len(blocks), device=device).split(blocks_at_once(len(coords), b_chunks, networks_device)):
+        values = backend.predict(level.network, rows[some].to(networks_device), coords).to(device)
         if level.residual:
             values = values + gather_blocks(canvas, fine_patch, blocks[some])
         scatter_blocks_(canvas, fine_patch, blocks[some], values.clamp_(0, 1))
@@ -153,6 +166,7 @@ class MINER:
         size: tuple[int, ...],
         source: dict[str, Any] | None = None,
         options: dict[str, Any] | None = None,
+        backend: ModuleType = reference,
     ):
         """
         Inputs
@@ -162,6 +176,7 @@ class MINER:
             source: what the file that was fitted looked like: of a picture `bits`, those of a channel; of a volume
                 `frame`, where its voxels lie
             options: of the command line that fitted it
+            backend: that evaluates the networks
         """
         self.levels = levels
         self.n_scales = n_scales
@@ -169,11 +184,15 @@ class MINER:
         self.size = size
         self.source = source or {}
         self.options = options or {}
+        self.backend = backend
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "MINER":
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu", backend: str = "auto") -> "MINER":
         """Read a run's checkpoints. Where fine levels are missing, the ones that are there can be decoded.
 
+        Inputs
+            device: where to decode
+            backend: reference, fused, or auto: fused where it can serve
         Errors
             InputError for a folder without checkpoints, without its coarsest level, or with levels of different runs
         """
@@ -203,6 +222,7 @@ class MINER:
             size=tuple(run["size"]),
             source=run["source"],
             options=run["options"],
+            backend=choose_backend(backend, [level.network.shape for level in levels.values()], device)[0],
         )
 
     @property
@@ -277,7 +297,7 @@ class MINER:
             )
             coarse = self.decode(level + 1, window, b_chunks=b_chunks)
             base = upsample(coarse, factor, wanted, tuple(start for start, _ in window), coarse_size)
-        return refine(self.levels[level], base, crop, scale, b_chunks)
+        return refine(self.levels[level], base, crop, scale, b_chunks, self.backend)
 
     @torch.no_grad()
     def decode_pyramid(self, b_chunks: int = 16384) -> list[Tensor]:
@@ -288,5 +308,5 @@ class MINER:
         for _, level in sorted(self.levels.items(), reverse=True):
             if decoded:
                 base = upsample_whole(decoded[-1], level.size)
-            decoded.append(refine(level, base, whole(level.size), b_chunks=b_chunks))
+            decoded.append(refine(level, base, whole(level.size), b_chunks=b_chunks, backend=self.backend))
         return decoded[::-1]

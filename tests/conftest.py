@@ -12,9 +12,12 @@ import preprocess_mesh
 import reconstruct
 import train
 from datasets.signals import read_picture
+from models.ops import fused_cpu, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 ASTRONAUT = ROOT / "images" / "astronaut.png"
+
+BACKENDS = [pytest.param(module, id=module.__name__.rpartition(".")[2]) for module in (reference, fused_cpu)]
 
 torch.set_flush_denormal(True)
 

@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
+from conftest import BACKENDS
 
-from models.block_mlp import BlockMLP, init_blocks_, predict
+from models.block_mlp import BlockMLP, init_blocks_
 from models.encoding import encode, encoded_width
 from utils.blocks import block_coords
 
@@ -74,15 +75,17 @@ def test_initial_weights_belong_to_the_place_in_the_grid():
 
 @pytest.mark.parametrize("n_points", [1, 27, 63, 256, 625])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_prediction_has_the_same_bits_whichever_blocks_are_computed_with_it(shape, n_points):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_prediction_has_the_same_bits_whichever_blocks_are_computed_with_it(backend, shape, n_points):
     network = make_network(9, shape)
     coords = torch.rand(n_points, shape["n_in"])
-    together = predict(network, slice(None), coords)
+    together = backend.predict(network, slice(None), coords)
     assert together.shape == (9, n_points, shape["n_out"])
     for rows in ([4], [0, 8], [8, 3, 5]):
-        assert torch.equal(predict(network, torch.tensor(rows), coords), together[rows])
+        assert torch.equal(backend.predict(network, torch.tensor(rows), coords), together[rows])
     torch.testing.assert_close(together, network(coords))
-    assert predict(network, torch.tensor([], dtype=torch.long), coords).shape == (0, n_points, shape["n_out"])
+    nothing = backend.predict(network, torch.tensor([], dtype=torch.long), coords)
+    assert nothing.shape == (0, n_points, shape["n_out"])
 
 
 def test_selecting_by_slice_shares_memory_and_by_index_copies():

@@ -3,11 +3,14 @@
 Exact to the bit, but for a few widths (6, 9, 10, ...): there the matrix library rounds by where a matrix lies.
 """
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from conftest import BACKENDS
 from test_block_mlp import SHAPES, make_network
 
-from models.ops import FIT_POINTS
+from models.ops import reference
 from utils.pruning import make_optimizer, select_blocks, set_step
 from utils.rng import point_order
 
@@ -20,19 +23,22 @@ def shape(request):
     return request.param
 
 
+@pytest.fixture(params=BACKENDS)
+def fit(request) -> Callable:
+    def fit(network, optimizer, coords, target, epochs=range(4)):
+        order = point_order(0, 0, epochs, N_POINTS)
+        rates = LR[epochs.start : epochs.stop]
+        return request.param.fit_points(network, optimizer, coords, target, order, BATCH_SIZE, rates)
+
+    return fit
+
+
 def problem(shape: dict, n_blocks: int = 7):
     generator = torch.Generator().manual_seed(1)
     coords = torch.rand(N_POINTS, shape["n_in"], generator=generator) * 2 - 1
-    target = torch.rand(N_POINTS, n_blocks, shape["n_out"], generator=generator) - 0.5
+    target = torch.rand(n_blocks, N_POINTS, shape["n_out"], generator=generator) - 0.5
     network = make_network(n_blocks, shape)
     return network, make_optimizer(network, lr=1e-3), coords, target
-
-
-def fit(network, optimizer, coords, target, epochs=range(4)):
-    order = point_order(0, 0, epochs, N_POINTS)
-    return FIT_POINTS["reference"](
-        network, optimizer, coords, target, order, BATCH_SIZE, LR[epochs.start : epochs.stop]
-    )
 
 
 def assert_same(network, optimizer, other_network, other_optimizer):
@@ -42,7 +48,7 @@ def assert_same(network, optimizer, other_network, other_optimizer):
             assert torch.equal(optimizer.state[mine][name], other_optimizer.state[theirs][name])
 
 
-def test_survivors_do_not_notice_pruning(shape):
+def test_survivors_do_not_notice_pruning(fit, shape):
     whole, whole_optimizer, coords, target = problem(shape)
     fit(whole, whole_optimizer, coords, target)
 
@@ -50,12 +56,12 @@ def test_survivors_do_not_notice_pruning(shape):
     fit(network, optimizer, coords, target, range(2))
     survivors = torch.tensor([1, 4, 5])
     twin, twin_optimizer = select_blocks(network, optimizer, survivors)
-    fit(twin, twin_optimizer, coords, target[:, survivors], range(2, 4))
+    fit(twin, twin_optimizer, coords, target[survivors], range(2, 4))
 
     assert_same(twin, twin_optimizer, *select_blocks(whole, whole_optimizer, survivors))
 
 
-def test_a_range_at_a_time_equals_all_at_once(shape):
+def test_a_range_at_a_time_equals_all_at_once(fit, shape):
     whole, whole_optimizer, coords, target = problem(shape)
     losses = fit(whole, whole_optimizer, coords, target)
 
@@ -64,33 +70,33 @@ def test_a_range_at_a_time_equals_all_at_once(shape):
         for rows in (slice(0, 3), slice(3, 7)):
             part, part_optimizer = select_blocks(network, optimizer, rows)
             set_step(part_optimizer, epochs.start * 3)
-            part_losses = fit(part, part_optimizer, coords, target[:, rows].contiguous(), epochs)
+            part_losses = fit(part, part_optimizer, coords, target[rows], epochs)
             assert torch.equal(part_losses, losses[epochs.start : epochs.stop, rows])
     assert_same(network, optimizer, whole, whole_optimizer)
 
 
-def test_awkward_widths_agree_to_rounding():
+def test_awkward_widths_agree_to_rounding(fit):
     shape = dict(n_in=16, n_out=3, n_layers=4, n_hidden=9, output="sine")
     whole, whole_optimizer, coords, target = problem(shape)
     fit(whole, whole_optimizer, coords, target, range(1))
     rows = slice(3, 7)
     part, part_optimizer = select_blocks(*problem(shape)[:2], rows)
-    fit(part, part_optimizer, coords, target[:, rows].contiguous(), range(1))
+    fit(part, part_optimizer, coords, target[rows], range(1))
     for mine, theirs in zip(part.parameters(), whole.select(rows).parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_permuting_blocks_permutes_results(shape):
+def test_permuting_blocks_permutes_results(fit, shape):
     whole, whole_optimizer, coords, target = problem(shape)
     losses = fit(whole, whole_optimizer, coords, target)
 
     shuffled = torch.tensor([3, 6, 0, 2, 5, 1, 4])
     network, optimizer = select_blocks(*problem(shape)[:2], shuffled)
-    assert torch.equal(fit(network, optimizer, coords, target[:, shuffled]), losses[:, shuffled])
+    assert torch.equal(fit(network, optimizer, coords, target[shuffled]), losses[:, shuffled])
     assert_same(network, optimizer, *select_blocks(whole, whole_optimizer, shuffled))
 
 
-def test_optimizer_rows_follow_their_blocks(shape):
+def test_optimizer_rows_follow_their_blocks(fit, shape):
     network, optimizer, coords, target = problem(shape)
     fit(network, optimizer, coords, target)
     rows = torch.tensor([6, 0])
@@ -103,12 +109,13 @@ def test_optimizer_rows_follow_their_blocks(shape):
         assert part_state["step"] is not state["step"]
 
 
-def test_the_loss_is_the_mean_over_the_points_and_falls(shape):
+def test_the_loss_is_the_mean_over_the_points_and_falls(fit, shape):
     network, optimizer, coords, target = problem(shape)
-    first = (network(coords).transpose(0, 1) - target).square().mean(dim=(0, 2))
-    order = point_order(0, 0, range(1), N_POINTS)
-    standing_still = FIT_POINTS["reference"](network, optimizer, coords, target, order, N_POINTS, torch.zeros(1))
-    torch.testing.assert_close(standing_still[0], first)
+    first = (network(coords) - target).square().mean(dim=(1, 2))
+    still = reference.fit_points(
+        network, optimizer, coords, target, torch.arange(N_POINTS)[None], N_POINTS, torch.zeros(1)
+    )
+    torch.testing.assert_close(still[0], first)
     losses = fit(*problem(shape))
     assert (losses[-1] < losses[0]).all()
 
@@ -117,14 +124,14 @@ def test_a_step_is_radam_on_the_loss_scaled_by_itself():
     """The first five steps of RAdam are plain momentum: parameter -= lr * gradient at the first one."""
     network, optimizer, coords, target = problem(SHAPES[0], n_blocks=2)
     before = [parameter.detach().clone() for parameter in network.parameters()]
-    loss = (network(coords) - target.transpose(0, 1)).square().mean(dim=(1, 2))
+    loss = (network(coords) - target).square().mean(dim=(1, 2))
     gradients = torch.autograd.grad(sum(loss / (loss.detach() + 1e-8)) / 1024, list(network.parameters()))
     order = torch.arange(N_POINTS)[None]
-    FIT_POINTS["reference"](network, optimizer, coords, target, order, N_POINTS, torch.tensor([0.5]))
+    reference.fit_points(network, optimizer, coords, target, order, N_POINTS, torch.tensor([0.5]))
     for parameter, start, gradient in zip(network.parameters(), before, gradients, strict=True):
         torch.testing.assert_close(parameter, start - 0.5 * gradient)
 
 
-def test_no_blocks_are_no_work():
+def test_no_blocks_are_no_work(fit):
     network, optimizer, coords, target = problem(SHAPES[0], n_blocks=0)
     assert fit(network, optimizer, coords, target).shape == (4, 0)

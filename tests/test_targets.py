@@ -23,8 +23,8 @@ def test_targets_are_what_the_base_lacks():
     rows = torch.tensor([0, 5])
     blocks_signal, blocks_base = laplacian.gather(rows)
     assert blocks_signal.shape == (2, 64, 3)
-    assert torch.equal(laplacian.points_major(rows), (blocks_signal - blocks_base).transpose(0, 1))
-    assert torch.equal(gaussian.points_major(rows), blocks_signal.transpose(0, 1))
+    assert torch.equal(laplacian.wanted(rows), blocks_signal - blocks_base)
+    assert torch.equal(gaussian.wanted(rows), blocks_signal)
     assert torch.equal(blocks_signal[1, 9], signal[:, 8 + 1, 8 + 1]), "row 5 of a grid of 4 columns is block (1, 1)"
 
 

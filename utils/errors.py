@@ -9,6 +9,10 @@ class InputError(ValueError):
     """Bad input; the message names the value and what would work."""
 
 
+class KernelError(RuntimeError):
+    """A kernel cannot be had here; the message says why."""
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line's main function; bad input and failed writes end it with one line and status 1."""
     try:

@@ -1,12 +1,12 @@
-"""The definition of a visit: bmm, autograd and torch's RAdam."""
+"""The definition of a visit and of evaluation: bmm, autograd and torch's RAdam."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.block_mlp import BlockMLP
 
-_LOSS_EPS = 1e-8
-_LOSS_SCALE = 1024  # a constant: a scale that follows the number of blocks would let blocks see each other
+LOSS_EPS = 1e-8
+LOSS_SCALE = 1024  # a constant: a scale that follows the number of blocks would let blocks see each other
 
 
 def fit_points(
@@ -28,13 +28,14 @@ def fit_points(
         network: n_blocks MLPs
         optimizer: holds the network's parameters and their moments
         coords: (n_points, n_in) encoded coordinates
-        target: (n_points, n_blocks, c) what to predict, points first, so that a batch is one gather of rows
+        target: (n_blocks, n_points, c) what to predict
         order: (n_epochs, n_points) the permutation of the points that each epoch follows
         batch_size: points a batch
         lr: (n_epochs,) learning rate of each epoch, on the CPU
     Outputs
         (n_epochs, n_blocks) mean of L_b over the points of each epoch
     """
+    target = target.transpose(0, 1).contiguous()  # points first: a batch is then one gather of rows
     losses = target.new_zeros(len(order), network.n_blocks)
     for points, rate, loss in zip(order, lr.tolist(), losses, strict=True):
         for group in optimizer.param_groups:
@@ -43,7 +44,38 @@ def fit_points(
             error = network(coords[batch]) - target[batch].transpose(0, 1)  # (n_blocks, n_batch, c)
             block_loss = error.square().mean(dim=(1, 2))
             optimizer.zero_grad()
-            (block_loss / (block_loss.detach() + _LOSS_EPS)).sum().div(_LOSS_SCALE).backward()
+            (block_loss / (block_loss.detach() + LOSS_EPS)).sum().div(LOSS_SCALE).backward()
             optimizer.step()
             loss += block_loss.detach() * (len(batch) / len(points))
     return losses
+
+
+@torch.no_grad()
+def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
+    """Evaluate some blocks, each with the same bits whichever others are evaluated with it.
+
+    A product of one matrix, or of matrices of odd alignment, may be computed by another kernel than the same product in
+    a batch: so at least two blocks are computed, and points in multiples of 16.
+
+    Inputs
+        rows: which blocks
+        coords: (n_points, n_in) encoded coordinates
+    Outputs
+        (n_rows, n_points, n_out)
+    """
+    part = network.select(rows)
+    n_blocks, n_points = part.n_blocks, len(coords)
+    if n_blocks == 1:
+        part = part.select(torch.tensor([0, 0], device=coords.device))
+    coords = nn.functional.pad(coords, (0, 0, 0, -n_points % 16))
+    pieces = coords.split(points_at_once(coords.device))  # a block sampled densely may have more points than memory
+    return torch.cat([part(piece) for piece in pieces], dim=1)[:n_blocks, :n_points]
+
+
+def blocks_at_once(n_points: int, b_chunks: int, device: torch.device) -> int:
+    """How many blocks to evaluate together: at most b_chunks, and no more points than keep memory small."""
+    return max(1, min(b_chunks, points_at_once(device) // n_points))
+
+
+def points_at_once(device: torch.device) -> int:
+    return 2**18 if device.type == "cpu" else 2**24

@@ -1,0 +1,169 @@
+"""The fused kernel of a CPU: fused_cpu.c, compiled for the shape of a network and shared out over threads."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.block_mlp import BlockMLP
+from models.ops.radam import step_rates, steps_taken
+from models.ops.reference import LOSS_EPS, LOSS_SCALE
+from utils.errors import KernelError, one_line
+from utils.pruning import set_step
+
+_SOURCE = Path(__file__).with_suffix(".c")
+_FLAGS = ("-O3", "-mcpu=native", "-fno-math-errno", "-shared", "-fPIC")
+_PIECES_PER_THREAD = 4  # so that threads end together
+
+
+def fit_points(
+    network: BlockMLP,
+    optimizer: torch.optim.RAdam,
+    coords: Tensor,
+    target: Tensor,
+    order: Tensor,
+    batch_size: int,
+    lr: Tensor,
+) -> Tensor:
+    """As reference.fit_points, to rounding; the same bits for any number of threads."""
+    n_blocks, n_points = len(target), len(coords)
+    losses = target.new_empty(len(order), n_blocks)
+    tensors = _tensors(network)
+    moments = ([optimizer.state[tensor][name] for tensor in tensors] for name in ("exp_avg", "exp_avg_sq"))
+    n_batches = -(-n_points // batch_size)
+    rates = step_rates(optimizer, lr, n_batches)
+    beta1, beta2 = optimizer.defaults["betas"]
+    arrays = [network.amplitude, coords.T, target, order.int(), rates]
+    arrays = [array.contiguous() for array in arrays]
+    pointers = [_pointers(group) for group in (tensors, *moments)] + [array.data_ptr() for array in arrays]
+    call = kernel(**network.shape).fit
+
+    def fit(first: int, last: int) -> int:
+        return call(
+            *pointers,
+            losses.data_ptr(),
+            *(n_blocks, first, last, n_points, len(order), batch_size),
+            *(beta1, beta2, optimizer.defaults["eps"], LOSS_EPS, LOSS_SCALE),
+        )
+
+    _share_out(fit, n_blocks)
+    set_step(optimizer, steps_taken(optimizer) + len(rates))
+    return losses
+
+
+@torch.no_grad()
+def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
+    """As reference.predict, to rounding; the bits of a block do not depend on the others."""
+    part = network.select(rows)
+    out = coords.new_empty(part.n_blocks, len(coords), part.shape["n_out"])
+    columns, amplitude = coords.T.contiguous(), part.amplitude.contiguous()
+    pointers = (_pointers(_tensors(part)), amplitude.data_ptr(), columns.data_ptr(), out.data_ptr())
+    call = kernel(**network.shape).predict
+    _share_out(lambda first, last: call(*pointers, first, last, len(coords)), part.n_blocks)
+    return out
+
+
+def _tensors(network: BlockMLP) -> list[Tensor]:
+    """In the order that the kernel packs them."""
+    layers = zip(network.weight, network.bias, strict=True)
+    return [tensor for layer in layers for tensor in layer] + list(network.a)
+
+
+def _pointers(tensors: list[Tensor]) -> ctypes.Array:
+    assert all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in tensors)
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def _share_out(call: Callable[[int, int], int], n_blocks: int) -> None:
+    """Call it with ranges (first, last) of the blocks, from as many threads as torch uses."""
+    n_threads = torch.get_num_threads()
+    step = max(1, min(8, n_blocks // (n_threads * _PIECES_PER_THREAD)))
+    starts = range(0, n_blocks, step)
+    ends = [min(start + step, n_blocks) for start in starts]
+    if any(_threads(n_threads).map(call, starts, ends)):
+        raise MemoryError("no memory for a tile of points")
+
+
+@lru_cache(maxsize=1)
+def _threads(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="fused")
+
+
+@lru_cache
+def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str) -> ctypes.CDLL:
+    """The library for a shape of network, compiled where this machine has not got it yet.
+
+    Errors
+        KernelError where there is no compiler (the package ziglang), or it fails
+    """
+    constants = dict(N_IN=n_in, N_OUT=n_out, N_LAYERS=n_layers, N_HIDDEN=n_hidden, SINE=int(output == "sine"))
+    flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
+    try:
+        compiler = version("ziglang")
+    except ImportError as error:
+        raise KernelError("the package ziglang, which brings the compiler, is not installed") from error
+    recipe = "\n".join([_SOURCE.read_text(), *flags, compiler, _processor()])
+    path = _cache() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"
+    if not path.exists():
+        print(f"compiling the kernel for {n_layers} layers, {n_in}-{n_hidden}-{n_out}, {output}", file=sys.stderr)
+        _compile(flags, path)
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KernelError(f"{path} cannot be loaded ({one_line(error)})") from error
+    pointer, count, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+    reals = [ctypes.c_double] * 2 + [ctypes.c_float] * 3
+    library.fit.argtypes = [*[pointer] * 9, *[count] * 3, *[size] * 3, *reals]
+    library.predict.argtypes = [*[pointer] * 4, *[count] * 3]
+    return library
+
+
+def _compile(flags: list[str], path: Path) -> None:
+    """Aside, then renamed: two processes may do it at once."""
+    zig_cache = {f"ZIG_{scope}_CACHE_DIR": str(path.parent / "zig") for scope in ("GLOBAL", "LOCAL")}
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        aside = Path(folder) / "kernel.so"
+        command = [sys.executable, "-m", "ziglang", "cc", *flags, "-o", str(aside), str(_SOURCE)]
+        result = subprocess.run(command, capture_output=True, text=True, env=os.environ | zig_cache)
+        if result.returncode != 0:
+            raise KernelError(f"the compiler failed ({one_line(result.stderr)[:300]})")
+        os.replace(aside, path)
+
+
+def _cache() -> Path:
+    """Where kernels are kept: the user's cache, or where that cannot be written a folder of this process."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "miner"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return _own_folder()
+
+
+@lru_cache
+def _own_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="miner-"))
+
+
+@lru_cache
+def _processor() -> str:
+    """What code for this machine depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    kept = {line for line in lines if line.split("\t")[0] in ("flags", "Features", "model name", "CPU part")}
+    return "\n".join([platform.system(), platform.machine(), platform.processor(), *sorted(kept)])
