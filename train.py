@@ -215,7 +215,7 @@ def fit_level(
     )
     device = trainer.strategy.root_device
     data = LevelDataModule(
-        target,
+        target.to(device),
         n_epochs=n_epochs,
         val_freq=options.val_freq,
         visit_epochs=max(1, _VISIT_STEPS // -(-len(coords) // options.batch_size)),

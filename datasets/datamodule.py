@@ -49,7 +49,7 @@ class LevelDataModule(LightningDataModule):
     """The visits and checks of the blocks that are still training; the module that trains tells which these are.
 
     Inputs
-        target: of the level
+        target: of the level, on the device that trains
         n_epochs: epochs of the level
         val_freq: epochs between two validations; together they are one period, an epoch to Lightning
         visit_epochs: epochs of a visit, at most
@@ -82,7 +82,7 @@ class LevelDataModule(LightningDataModule):
         return DataLoader(_Stream(self._checks), batch_size=None)
 
     def _training_blocks(self) -> Tensor:
-        return self.trainer.lightning_module.training_blocks.cpu()
+        return self.trainer.lightning_module.training_blocks
 
     def _visits(self) -> Iterator[Visit]:
         period = self.trainer.current_epoch

@@ -1,6 +1,6 @@
 """What one level has to learn: its signal and the upsampled reconstruction of the next coarser one, block by block."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -33,6 +33,11 @@ class LevelTarget:
     active: Tensor
     amplitude: Tensor
     base_sums: Tensor
+
+    def to(self, device: torch.device) -> "LevelTarget":
+        """With signal, base and active blocks on a device, where blocks are then gathered."""
+        moved = {name: getattr(self, name).to(device) for name in ("signal", "base", "active")}
+        return replace(self, **moved)
 
     def gather(self, active_rows: Tensor) -> tuple[Tensor, Tensor]:
         """Signal and base of some active blocks, each (n_blocks, n_points, c)."""

@@ -64,6 +64,11 @@ class BlockMLP(nn.Module):
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def packed_order(self) -> list[nn.Parameter]:
+        """The parameters in the order in which kernels pack those of a block: layer by layer, then the widths a."""
+        layers = zip(self.weight, self.bias, strict=True)
+        return [parameter for layer in layers for parameter in layer] + list(self.a)
+
     def forward(self, coords: Tensor) -> Tensor:
         """
         Inputs

@@ -1,5 +1,6 @@
 """Shared fixtures: real pictures, and runs of the command line inside the test process."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # GPU kernels are then interpreted on the CPU
 
 import preprocess_mesh
 import reconstruct

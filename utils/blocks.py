@@ -76,8 +76,8 @@ def block_coords(patch_size: tuple[int, ...], scale: int = 1) -> torch.Tensor:
 def true_points(size: tuple[int, ...], patch_size: tuple[int, ...], blocks: torch.Tensor) -> torch.Tensor:
     """Which points of some blocks lie inside the signal, not in its padding: (n_blocks, n_points) bool."""
     grid = grid_shape(size, patch_size)
-    inside = torch.ones(len(blocks), 1, dtype=torch.bool)
+    inside = torch.ones(len(blocks), 1, dtype=torch.bool, device=blocks.device)
     for place, patch, length in zip(torch.unravel_index(blocks, grid), patch_size, size, strict=True):
-        along = place[:, None] * patch + torch.arange(patch) < length  # (n_blocks, patch)
+        along = place[:, None] * patch + torch.arange(patch, device=blocks.device) < length  # (n_blocks, patch)
         inside = rearrange(inside[:, :, None] & along[:, None], "block points place -> block (points place)")
     return inside

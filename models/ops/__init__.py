@@ -34,7 +34,7 @@ def choose_backend(
         for shape in shapes:
             fused.kernel(**shape)
         return fused, None
-    except KernelError as error:
+    except (KernelError, ImportError) as error:
         if wanted == "fused":
             raise InputError(f"--backend fused: {error}; --backend reference works") from error
         return reference, str(error)

@@ -39,7 +39,7 @@ def fit_points(
     """As reference.fit_points, to rounding; the same bits for any number of threads."""
     n_blocks, n_points = len(target), len(coords)
     losses = target.new_empty(len(order), n_blocks)
-    tensors = _tensors(network)
+    tensors = network.packed_order()
     moments = ([optimizer.state[tensor][name] for tensor in tensors] for name in ("exp_avg", "exp_avg_sq"))
     n_batches = -(-n_points // batch_size)
     rates = step_rates(optimizer, lr, n_batches)
@@ -68,16 +68,10 @@ def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
     part = network.select(rows)
     out = coords.new_empty(part.n_blocks, len(coords), part.shape["n_out"])
     columns, amplitude = coords.T.contiguous(), part.amplitude.contiguous()
-    pointers = (_pointers(_tensors(part)), amplitude.data_ptr(), columns.data_ptr(), out.data_ptr())
+    pointers = (_pointers(part.packed_order()), amplitude.data_ptr(), columns.data_ptr(), out.data_ptr())
     call = kernel(**network.shape).predict
     _share_out(lambda first, last: call(*pointers, first, last, len(coords)), part.n_blocks)
     return out
-
-
-def _tensors(network: BlockMLP) -> list[Tensor]:
-    """In the order that the kernel packs them."""
-    layers = zip(network.weight, network.bias, strict=True)
-    return [tensor for layer in layers for tensor in layer] + list(network.a)
 
 
 def _pointers(tensors: list[Tensor]) -> ctypes.Array:

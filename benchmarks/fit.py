@@ -1,0 +1,160 @@
+"""How fast blocks are trained: the fused backend beside the reference and torch.compile of it, in one run.
+
+    python -m benchmarks.fit [--device cpu|cuda] [--blocks 256 1024 4096 16384] [--repeats 3]
+
+For each network and number of blocks: points trained a second (median of the repeats, which take turns), the ratio to
+the reference, the share of the machine's matrix-product peak that the networks' own products make, and the peak memory.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from models.block_mlp import BlockMLP, init_blocks_
+from models.encoding import encode
+from models.ops import choose_backend, reference
+from utils.blocks import block_coords
+from utils.pruning import make_optimizer
+from utils.rng import point_order
+
+NETWORKS = {  # patch, frequencies, points a batch, network
+    "image": ((32, 32), 4, 256, dict(n_out=3, n_layers=3, n_hidden=20)),
+    "mesh": ((16, 16, 16), 5, 512, dict(n_out=1, n_layers=2, n_hidden=8)),
+    "paper": ((32, 32), None, 256, dict(n_out=3, n_layers=4, n_hidden=9)),
+}
+LEAST_POINTS = {"reference": 2**22, "compiled": 2**22, "fused": 2**25}  # of a measurement
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--blocks", type=int, nargs="+", default=[256, 1024, 4096, 16384])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_flush_denormal(True)
+    device = torch.device(options.device)
+    peak = matrix_product_peak(device)
+    place = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{place}, torch {torch.__version__}; matrix-product peak in float32: {peak / 1e9:.0f} GFLOP/s\n")
+    print("| network | blocks | backend | M points/s | ratio | of the peak | memory, MiB |")
+    print("|---|---|---|---|---|---|---|")
+    for network in options.networks:
+        for n_blocks in options.blocks:
+            measure(network, n_blocks, device, options.repeats, peak)
+
+
+def measure(name: str, n_blocks: int, device: torch.device, repeats: int, peak: float) -> None:
+    patch, n_freq, batch_size, shape = NETWORKS[name]
+    coords = encode(block_coords(patch), n_freq).to(device)
+    shape = dict(n_in=coords.shape[1], output="sine", **shape)
+    fused, why_not = choose_backend("auto", [shape], device)
+    fits = {"reference": reference.fit_points, "compiled": reference.fit_points}
+    if why_not is None:
+        fits["fused"] = fused.fit_points
+    target = torch.rand(n_blocks, len(coords), shape["n_out"], device=device) * 0.2 - 0.1
+    runs = {}
+    for kind, fit_points in fits.items():
+        network = BlockMLP(n_blocks, **shape)
+        init_blocks_(network, torch.arange(n_blocks), seed=0, level=0)
+        network.to(device)
+        if kind == "compiled":
+            network.compile()
+        n_epochs = max(1, LEAST_POINTS[kind] // (n_blocks * len(coords)))
+        runs[kind] = (visit(fit_points, network, coords, target, batch_size, n_epochs), n_epochs)
+    seconds, memory = {kind: [] for kind in runs}, {}
+    for kind, (run, _) in list(runs.items()):
+        try:
+            run()  # warms up and compiles
+        except Exception as error:  # torch.compile wants a compiler of its own
+            print(f"| {name} | {n_blocks} | {kind} | failed: {type(error).__name__} | | | |")
+            del runs[kind]
+    for _ in range(repeats):
+        for kind, (run, _) in runs.items():
+            memory[kind] = run()
+            seconds[kind].append(memory[kind][0])
+    speeds = {
+        kind: n_blocks * len(coords) * n_epochs / statistics.median(seconds[kind])
+        for kind, (_, n_epochs) in runs.items()
+    }
+    for kind, speed in speeds.items():
+        share = speed * operations_per_point(shape) / peak
+        print(
+            f"| {name} | {n_blocks} | {kind} | {speed / 1e6:.1f} | {speed / speeds['reference']:.1f} "
+            f"| {share:.0%} | {memory[kind][1]:.0f} |",
+            flush=True,
+        )
+
+
+def visit(
+    fit_points: Callable,
+    network: BlockMLP,
+    coords: torch.Tensor,
+    target: torch.Tensor,
+    batch_size: int,
+    n_epochs: int,
+) -> Callable[[], tuple[float, float]]:
+    """A function that trains for some epochs and returns the seconds, and the peak memory meanwhile in MiB."""
+    optimizer = make_optimizer(network, 3e-2)
+    order = point_order(0, 0, range(n_epochs), len(coords)).to(coords.device)
+    lr = torch.full((n_epochs,), 3e-2)
+
+    def run() -> tuple[float, float]:
+        forget_peak_memory(coords.device)
+        synchronize(coords.device)
+        start = time.perf_counter()
+        fit_points(network, optimizer, coords, target, order, batch_size, lr)
+        synchronize(coords.device)
+        return time.perf_counter() - start, peak_memory(coords.device)
+
+    return run
+
+
+def operations_per_point(shape: dict) -> int:
+    """Of the matrix products that train a point: forward, and back to the weights and to the activations."""
+    n_in, n_hidden = shape["n_in"], shape["n_hidden"]
+    products = n_in * n_hidden + (shape["n_layers"] - 2) * n_hidden**2 + n_hidden * shape["n_out"]
+    return 2 * (3 * products - n_in * n_hidden)
+
+
+def matrix_product_peak(device: torch.device, size: int = 4096, repeats: int = 7) -> float:
+    """Operations a second of one large product in float32."""
+    a, b = torch.rand(size, size, device=device), torch.rand(size, size, device=device)
+    seconds = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        torch.matmul(a, b)
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(seconds)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        pass  # the peak is then that of the process so far
+
+
+def peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 2**10
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,433 @@
+"""The fused kernel of a GPU, in Triton: a program owns a block over a whole visit.
+
+Its parameters, their moments and their gradients stay in registers and shared memory from the first batch to the last;
+what streams by are the coordinates and the targets of the points. Every width is padded to a power of two of at least
+16, as matrix units want it: padded weights are 0 and stay 0, for padded units give 0.
+
+Parameters are packed a row a block, as in fused_cpu.c: of each layer weight (n_in, n_out) and bias, then the widths a.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from models.block_mlp import BlockMLP
+from models.ops.radam import step_rates, steps_taken
+from models.ops.reference import LOSS_EPS, LOSS_SCALE
+from utils.errors import KernelError
+from utils.pruning import set_step
+
+_WIDEST_INPUT, _WIDEST_LAYER = 256, 64  # padded: beyond these a block does not fit into a multiprocessor
+
+
+@triton.jit
+def _layer_at(layer: tl.constexpr, n_in: tl.constexpr, n_hidden: tl.constexpr):
+    """Where a layer's weight begins in a row of packed parameters."""
+    return (layer > 0) * (n_in + 1) * n_hidden + (layer - 1) * (layer > 0) * (n_hidden + 1) * n_hidden
+
+
+@triton.jit
+def _load_layer(at, n_k: tl.constexpr, n_i: tl.constexpr, p_k: tl.constexpr, p_i: tl.constexpr):
+    """Weight (inputs, outputs) and bias (outputs,) of a layer, padded with 0."""
+    k = tl.arange(0, p_k)[:, None]
+    i = tl.arange(0, p_i)
+    weight = tl.load(at + k * n_i + i[None, :], mask=(k < n_k) & (i[None, :] < n_i), other=0.0)
+    return weight, tl.load(at + n_k * n_i + i, mask=i < n_i, other=0.0)
+
+
+@triton.jit
+def _store_layer(at, weight, bias, n_k: tl.constexpr, n_i: tl.constexpr, p_k: tl.constexpr, p_i: tl.constexpr):
+    k = tl.arange(0, p_k)[:, None]
+    i = tl.arange(0, p_i)
+    tl.store(at + k * n_i + i[None, :], weight, mask=(k < n_k) & (i[None, :] < n_i))
+    tl.store(at + n_k * n_i + i, bias, mask=i < n_i)
+
+
+@triton.jit
+def _load_layers(
+    row,
+    n_in: tl.constexpr,
+    n_hidden: tl.constexpr,
+    n_out: tl.constexpr,
+    n_layers: tl.constexpr,
+    p_in: tl.constexpr,
+    p_hidden: tl.constexpr,
+    p_out: tl.constexpr,
+):
+    weights = ()
+    biases = ()
+    for layer in tl.static_range(n_layers):
+        weight, bias = _load_layer(
+            row + _layer_at(layer, n_in, n_hidden),
+            n_in if layer == 0 else n_hidden,
+            n_out if layer == n_layers - 1 else n_hidden,
+            p_in if layer == 0 else p_hidden,
+            p_out if layer == n_layers - 1 else p_hidden,
+        )
+        weights = weights + (weight,)
+        biases = biases + (bias,)
+    return weights, biases
+
+
+@triton.jit
+def _store_layers(
+    row,
+    weights,
+    biases,
+    n_in: tl.constexpr,
+    n_hidden: tl.constexpr,
+    n_out: tl.constexpr,
+    n_layers: tl.constexpr,
+    p_in: tl.constexpr,
+    p_hidden: tl.constexpr,
+    p_out: tl.constexpr,
+):
+    for layer in tl.static_range(n_layers):
+        _store_layer(
+            row + _layer_at(layer, n_in, n_hidden),
+            weights[layer],
+            biases[layer],
+            n_in if layer == 0 else n_hidden,
+            n_out if layer == n_layers - 1 else n_hidden,
+            p_in if layer == 0 else p_hidden,
+            p_out if layer == n_layers - 1 else p_hidden,
+        )
+
+
+@triton.jit
+def _load_widths(row, n_parameters: tl.constexpr, n_widths: tl.constexpr):
+    widths = ()
+    for layer in tl.static_range(n_widths):
+        widths = widths + (tl.load(row + n_parameters - n_widths + layer),)
+    return widths
+
+
+@triton.jit
+def _store_widths(row, widths, n_parameters: tl.constexpr, n_widths: tl.constexpr):
+    for layer in tl.static_range(n_widths):
+        tl.store(row + n_parameters - n_widths + layer, widths[layer])
+
+
+@triton.jit
+def _forward(
+    x,
+    weights,
+    biases,
+    widths,
+    n_hidden: tl.constexpr,
+    n_layers: tl.constexpr,
+    p_hidden: tl.constexpr,
+    precision: tl.constexpr,
+):
+    """Of all layers what their activations take, and of the hidden ones what they give, after x itself."""
+    real = tl.arange(0, p_hidden)[None, :] < n_hidden
+    before = ()
+    after = (x,)
+    for layer in tl.static_range(n_layers):
+        z = tl.dot(after[layer], weights[layer], input_precision=precision) + biases[layer][None, :]
+        before = before + (z,)
+        if layer < n_layers - 1:
+            h = tl.exp(z * z * (-0.5 / (widths[layer] * widths[layer])))
+            after = after + (tl.where(real, h, 0.0),)
+    return before, after
+
+
+@triton.jit
+def _step(parameter, first, second, gradient, rate, rectified, gain1, keep2, gain2, eps):
+    """RAdam, by the two rates of radam.step_rates."""
+    first += (gradient - first) * gain1
+    second = second * keep2 + gradient * gradient * gain2
+    adapted = tl.where(rectified > 0, rectified / (tl.sqrt(second) + eps), 1.0)
+    return parameter - rate * first * adapted, first, second
+
+
+@triton.jit
+def _fit(
+    parameters,
+    firsts,
+    seconds,
+    amplitudes,
+    coords,
+    target,
+    order,
+    rates,
+    loss,
+    n_blocks,
+    n_points,
+    n_epochs,
+    batch_size,
+    gain1,
+    keep2,
+    gain2,
+    eps,
+    loss_eps,
+    loss_scale,
+    n_in: tl.constexpr,
+    n_hidden: tl.constexpr,
+    n_out: tl.constexpr,
+    n_layers: tl.constexpr,
+    sine: tl.constexpr,
+    n_parameters: tl.constexpr,
+    p_in: tl.constexpr,
+    p_hidden: tl.constexpr,
+    p_out: tl.constexpr,
+    tile: tl.constexpr,
+    precision: tl.constexpr,
+):
+    block = tl.program_id(0).to(tl.int64)
+    n_widths: tl.constexpr = n_layers if sine else n_layers - 1
+    row = parameters + block * n_parameters
+    first_row = firsts + block * n_parameters
+    second_row = seconds + block * n_parameters
+    amplitude = tl.load(amplitudes + block)
+    weights, biases = _load_layers(row, n_in, n_hidden, n_out, n_layers, p_in, p_hidden, p_out)
+    weights1, biases1 = _load_layers(first_row, n_in, n_hidden, n_out, n_layers, p_in, p_hidden, p_out)
+    weights2, biases2 = _load_layers(second_row, n_in, n_hidden, n_out, n_layers, p_in, p_hidden, p_out)
+    widths = _load_widths(row, n_parameters, n_widths)
+    widths1 = _load_widths(first_row, n_parameters, n_widths)
+    widths2 = _load_widths(second_row, n_parameters, n_widths)
+    k = tl.arange(0, p_in)
+    i = tl.arange(0, p_out)
+    p = tl.arange(0, tile)
+
+    n_batches = tl.cdiv(n_points, batch_size)
+    epoch_loss = 0.0
+    for step in range(n_epochs * n_batches):
+        epoch = step // n_batches
+        start = (step % n_batches) * batch_size
+        n_batch = tl.minimum(batch_size, n_points - start)
+        squares = 0.0
+        weight_gradients = ()
+        bias_gradients = ()
+        width_gradients = ()
+        for layer in tl.static_range(n_layers):
+            weight_gradients = weight_gradients + (tl.zeros_like(weights[layer]),)
+            bias_gradients = bias_gradients + (tl.zeros_like(biases[layer]),)
+        for layer in tl.static_range(n_widths):
+            width_gradients = width_gradients + (0.0,)
+
+        for done in range(0, n_batch, tile):
+            here = done + p < n_batch
+            point = tl.load(order + epoch.to(tl.int64) * n_points + start + done + p, mask=here, other=0)
+            x = tl.load(
+                coords + point[:, None] * n_in + k[None, :], mask=here[:, None] & (k[None, :] < n_in), other=0.0
+            )
+            wanted = here[:, None] & (i[None, :] < n_out)
+            at = target + (block * n_points + point[:, None]) * n_out + i[None, :]
+            y = tl.load(at, mask=wanted, other=0.0)
+            before, after = _forward(x, weights, biases, widths, n_hidden, n_layers, p_hidden, precision)
+
+            z = before[n_layers - 1]
+            if sine:
+                phase = z * widths[n_layers - 1]
+                prediction = amplitude * tl.sin(phase)
+                slope = amplitude * tl.cos(phase)
+            else:
+                prediction = 1.0 / (1.0 + tl.exp(-z))
+                slope = prediction * (1.0 - prediction)
+            error = tl.where(wanted, prediction - y, 0.0)
+            squares += tl.sum(error * error)
+            gradient = error * slope
+            sine_gradient = ()
+            if sine:
+                sine_gradient = (width_gradients[n_layers - 1] + tl.sum(gradient * z),)
+                gradient = gradient * widths[n_layers - 1]
+
+            new_weights = ()
+            new_biases = ()
+            new_widths = ()
+            for layer in tl.static_range(n_layers - 1, -1, -1):
+                new_weights = (
+                    tl.dot(tl.trans(after[layer]), gradient, weight_gradients[layer], input_precision=precision),
+                ) + new_weights
+                new_biases = (bias_gradients[layer] + tl.sum(gradient, axis=0),) + new_biases
+                if layer > 0:
+                    z = before[layer - 1]
+                    inner = tl.dot(gradient, tl.trans(weights[layer]), input_precision=precision) * after[layer] * z
+                    width = widths[layer - 1]
+                    squared = width * width
+                    new_widths = (width_gradients[layer - 1] + tl.sum(inner * z) / (squared * width),) + new_widths
+                    gradient = inner * (-1.0 / squared)
+            weight_gradients = new_weights
+            bias_gradients = new_biases
+            width_gradients = new_widths + sine_gradient
+
+        count = n_batch.to(tl.float32) * n_out
+        mean = squares / count
+        scale = 2.0 / count / (mean + loss_eps) / loss_scale
+        rate = tl.load(rates + 2 * step)
+        rectified = tl.load(rates + 2 * step + 1)
+        new_weights = ()
+        new_weights1 = ()
+        new_weights2 = ()
+        new_biases = ()
+        new_biases1 = ()
+        new_biases2 = ()
+        for layer in tl.static_range(n_layers):
+            value, first, second = _step(
+                weights[layer], weights1[layer], weights2[layer], weight_gradients[layer] * scale,
+                rate, rectified, gain1, keep2, gain2, eps,
+            )  # fmt: skip
+            new_weights = new_weights + (value,)
+            new_weights1 = new_weights1 + (first,)
+            new_weights2 = new_weights2 + (second,)
+            value, first, second = _step(
+                biases[layer], biases1[layer], biases2[layer], bias_gradients[layer] * scale,
+                rate, rectified, gain1, keep2, gain2, eps,
+            )  # fmt: skip
+            new_biases = new_biases + (value,)
+            new_biases1 = new_biases1 + (first,)
+            new_biases2 = new_biases2 + (second,)
+        new_widths = ()
+        new_widths1 = ()
+        new_widths2 = ()
+        for layer in tl.static_range(n_widths):
+            value, first, second = _step(
+                widths[layer], widths1[layer], widths2[layer], width_gradients[layer] * scale,
+                rate, rectified, gain1, keep2, gain2, eps,
+            )  # fmt: skip
+            new_widths = new_widths + (value,)
+            new_widths1 = new_widths1 + (first,)
+            new_widths2 = new_widths2 + (second,)
+        weights = new_weights
+        weights1 = new_weights1
+        weights2 = new_weights2
+        biases = new_biases
+        biases1 = new_biases1
+        biases2 = new_biases2
+        widths = new_widths
+        widths1 = new_widths1
+        widths2 = new_widths2
+
+        epoch_loss += mean * (n_batch.to(tl.float32) / n_points)
+        if start + batch_size >= n_points:
+            tl.store(loss + epoch.to(tl.int64) * n_blocks + block, epoch_loss)
+            epoch_loss = 0.0
+
+    _store_layers(row, weights, biases, n_in, n_hidden, n_out, n_layers, p_in, p_hidden, p_out)
+    _store_layers(first_row, weights1, biases1, n_in, n_hidden, n_out, n_layers, p_in, p_hidden, p_out)
+    _store_layers(second_row, weights2, biases2, n_in, n_hidden, n_out, n_layers, p_in, p_hidden, p_out)
+    _store_widths(row, widths, n_parameters, n_widths)
+    _store_widths(first_row, widths1, n_parameters, n_widths)
+    _store_widths(second_row, widths2, n_parameters, n_widths)
+
+
+@triton.jit
+def _predict(
+    parameters,
+    amplitudes,
+    coords,
+    out,
+    n_points,
+    n_in: tl.constexpr,
+    n_hidden: tl.constexpr,
+    n_out: tl.constexpr,
+    n_layers: tl.constexpr,
+    sine: tl.constexpr,
+    n_parameters: tl.constexpr,
+    p_in: tl.constexpr,
+    p_hidden: tl.constexpr,
+    p_out: tl.constexpr,
+    tile: tl.constexpr,
+    precision: tl.constexpr,
+):
+    block = tl.program_id(0).to(tl.int64)
+    n_widths: tl.constexpr = n_layers if sine else n_layers - 1
+    row = parameters + block * n_parameters
+    weights, biases = _load_layers(row, n_in, n_hidden, n_out, n_layers, p_in, p_hidden, p_out)
+    widths = _load_widths(row, n_parameters, n_widths)
+    amplitude = tl.load(amplitudes + block)
+    k = tl.arange(0, p_in)
+    i = tl.arange(0, p_out)
+    for done in range(0, n_points, tile):
+        point = done + tl.arange(0, tile)[:, None]
+        x = tl.load(coords + point * n_in + k[None, :], mask=(point < n_points) & (k[None, :] < n_in), other=0.0)
+        before, _ = _forward(x, weights, biases, widths, n_hidden, n_layers, p_hidden, precision)
+        z = before[n_layers - 1]
+        if sine:
+            values = amplitude * tl.sin(z * widths[n_layers - 1])
+        else:
+            values = 1.0 / (1.0 + tl.exp(-z))
+        at = out + (block * n_points + point) * n_out + i[None, :]
+        tl.store(at, values, mask=(point < n_points) & (i[None, :] < n_out))
+
+
+def fit_points(
+    network: BlockMLP,
+    optimizer: torch.optim.RAdam,
+    coords: Tensor,
+    target: Tensor,
+    order: Tensor,
+    batch_size: int,
+    lr: Tensor,
+) -> Tensor:
+    """As reference.fit_points, to rounding; one launch, and nothing waits for it."""
+    n_blocks, n_points = len(target), len(coords)
+    losses = target.new_empty(len(order), n_blocks)
+    rates = step_rates(optimizer, lr, -(-n_points // batch_size))
+    tensors = network.packed_order()
+    groups = [tensors, *([optimizer.state[t][name] for t in tensors] for name in ("exp_avg", "exp_avg_sq"))]
+    packed = [torch.cat([tensor.detach().flatten(1) for tensor in group], dim=1) for group in groups]
+    beta1, beta2 = optimizer.defaults["betas"]
+    if n_blocks:
+        _fit[(n_blocks,)](
+            *packed,
+            network.amplitude.contiguous(),
+            coords.contiguous(),
+            target.contiguous(),
+            order.int().contiguous(),
+            rates.to(coords.device, non_blocking=True),
+            losses,
+            *(n_blocks, n_points, len(order), batch_size),
+            *(1 - beta1, beta2, 1 - beta2, optimizer.defaults["eps"], LOSS_EPS, LOSS_SCALE),
+            **kernel(**network.shape),
+        )
+    for group, values in zip(groups, packed, strict=True):
+        parts = values.split([tensor.shape[1:].numel() for tensor in group], dim=1)
+        for tensor, part in zip(group, parts, strict=True):
+            tensor.detach().copy_(part.view(tensor.shape))
+    set_step(optimizer, steps_taken(optimizer) + len(rates))
+    return losses
+
+
+@torch.no_grad()
+def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
+    """As reference.predict, to rounding; the bits of a block do not depend on the others."""
+    part = network.select(rows)
+    out = coords.new_empty(part.n_blocks, len(coords), part.shape["n_out"])
+    if part.n_blocks:
+        packed = torch.cat([tensor.flatten(1) for tensor in part.packed_order()], dim=1)
+        _predict[(part.n_blocks,)](
+            packed, part.amplitude.contiguous(), coords.contiguous(), out, len(coords), **kernel(**network.shape)
+        )
+    return out
+
+
+def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str) -> dict[str, Any]:
+    """The constants that the kernels are compiled for.
+
+    Errors
+        KernelError for a network that does not fit into a multiprocessor
+    """
+    p_in, p_hidden, p_out = (max(16, triton.next_power_of_2(width)) for width in (n_in, n_hidden, n_out))
+    if p_in > _WIDEST_INPUT or p_hidden > _WIDEST_LAYER or p_out > _WIDEST_LAYER:
+        raise KernelError(f"a network {n_in}-{n_hidden}-{n_out} is too wide for it")
+    sine = output == "sine"
+    sizes = [(n_in + 1) * n_hidden, *[(n_hidden + 1) * n_hidden] * (n_layers - 2), (n_hidden + 1) * n_out]
+    return dict(
+        n_in=n_in,
+        n_hidden=n_hidden,
+        n_out=n_out,
+        n_layers=n_layers,
+        sine=sine,
+        n_parameters=sum(sizes) + n_layers - 1 + sine,
+        p_in=p_in,
+        p_hidden=p_hidden,
+        p_out=p_out,
+        tile=32,
+        precision="tf32x3",
+        num_warps=4 if p_in <= 64 else 8,
+    )
