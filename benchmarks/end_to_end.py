@@ -1,0 +1,113 @@
+"""Whole commands: wall time, quality and memory of train.py, and how long decoding takes.
+
+    python -m benchmarks.end_to_end [--backends fused reference] [--repeats 3] [CONFIG ...]
+
+CONFIG are files for train.py --config; without any, pictures and a mesh that ship with the project. The backends take
+turns; times are medians. Wall time counts everything from the start of the interpreter on.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import yaml
+
+from models.miner import MINER
+
+ROOT = Path(__file__).resolve().parent.parent
+PLUTO = dict(
+    input_size=[512, 512],
+    patch_size=[32, 32],
+    batch_size=256,
+    n_scales=4,
+    use_pe=True,
+    n_layers=3,
+    num_epochs=[50, 50, 50, 200],
+)
+SHIPPED = {
+    "astronaut, 512x512": PLUTO | dict(path="images/astronaut.png"),
+    "Pluto, 1024x1024": PLUTO | dict(path="images/pluto.png", input_size=[1024, 1024]),
+    "spot, 128^3": dict(
+        task="mesh",
+        path="occupancy/spot_128.npy",
+        patch_size=[16],
+        batch_size=512,
+        n_scales=3,
+        use_pe=True,
+        n_freq=5,
+        n_layers=2,
+        n_hidden=8,
+        loss_thr=5e-3,
+        num_epochs=[50, 50, 150],
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", nargs="*", type=Path, metavar="CONFIG")
+    parser.add_argument("--backends", nargs="+", default=["fused", "reference"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--accelerator", default="auto")
+    options = parser.parse_args()
+    if options.configs:
+        rows = {path.stem: yaml.safe_load(path.read_text()) for path in options.configs}
+    else:
+        command = ["preprocess_mesh.py", "--N", "128", "--path", "meshes/spot.obj", "--overwrite"]
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+        rows = SHIPPED
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, median of {options.repeats}\n")
+    print("| signal | backend | wall, s | fit, s | memory, MiB | parameters | quality | decode, ms | 1/16 of it, ms |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name, row in rows.items():
+        measure(name, row, options.backends, options.repeats, options.accelerator)
+
+
+def measure(name: str, row: dict, backends: list[str], repeats: int, accelerator: str) -> None:
+    seconds = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        for file in ("images", "meshes", "occupancy"):
+            (Path(folder) / file).symlink_to(ROOT / file)
+        for _ in range(repeats):
+            for backend in backends:
+                run = row | dict(exp_name=backend, overwrite=True, backend=backend, accelerator=accelerator)
+                config = Path(folder) / "row.yaml"
+                config.write_text(yaml.safe_dump(run))
+                start = time.perf_counter()
+                command = [sys.executable, ROOT / "train.py", "--config", config]
+                subprocess.run(command, cwd=folder, check=True, capture_output=True)
+                seconds[backend].append(time.perf_counter() - start)
+        for backend in backends:
+            report = json.loads((Path(folder) / "ckpts" / backend / "metrics.json").read_text())
+            device = "cuda" if "device" in report["peak_memory_mib"] else "cpu"
+            model = MINER.load(Path(folder) / "ckpts" / backend, device, backend)
+            corner = tuple((length // 2, length // 2 + -(-length // 4)) for length in model.size)
+            whole, part = milliseconds(model.decode), milliseconds(lambda: model.decode(crop=corner))  # noqa: B023
+            quality = f"{report['psnr']:.2f} dB" if "psnr" in report else f"{report['iou']:.6f}"
+            memory = " + ".join(f"{value:.0f}" for value in report["peak_memory_mib"].values())
+            print(
+                f"| {name} | {backend} | {statistics.median(seconds[backend]):.1f} | {report['seconds']['fit']:.1f} "
+                f"| {memory} | {report['parameters']:,} | {quality} | {whole:.0f} | {part:.1f} |",
+                flush=True,
+            )
+
+
+def milliseconds(call: Callable[[], torch.Tensor], repeats: int = 7) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call().cpu()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1000
+
+
+if __name__ == "__main__":
+    main()
