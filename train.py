@@ -149,10 +149,10 @@ def announced_backend(n_channels: int, options: Namespace) -> ModuleType:
     residuals = {False, options.n_scales > 1 and options.pyr == "laplacian"}
     shapes = [network_shape(n_dims, n_channels, residual, options) for residual in residuals]
     device = device_of(options.accelerator)
-    backend, why_not = choose_backend(options.backend, shapes, device)
+    backend = choose_backend(options.backend, shapes, device)
     name = backend.__name__.rpartition(".")[2].partition("_")[0]
     place = f"cpu, {torch.get_num_threads()} threads" if device == "cpu" else device
-    print(f"backend: {name} on {place}" + (f" (not fused: {why_not})" if why_not else ""))
+    print(f"backend: {name} on {place}")
     return backend
 
 

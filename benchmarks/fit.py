@@ -51,9 +51,9 @@ def measure(name: str, n_blocks: int, device: torch.device, repeats: int, peak: 
     patch, n_freq, batch_size, shape = NETWORKS[name]
     coords = encode(block_coords(patch), n_freq).to(device)
     shape = dict(n_in=coords.shape[1], output="sine", **shape)
-    fused, why_not = choose_backend("auto", [shape], device)
+    fused = choose_backend("auto", [shape], device)
     fits = {"reference": reference.fit_points, "compiled": reference.fit_points}
-    if why_not is None:
+    if fused is not reference:
         fits["fused"] = fused.fit_points
     target = torch.rand(n_blocks, len(coords), shape["n_out"], device=device) * 0.2 - 0.1
     runs = {}

@@ -1,4 +1,4 @@
-"""Seconds and agreement of the voxeliser: python benchmarks/occupancy.py N MESH [MESH ...]
+"""Seconds and agreement of the voxeliser: python -m benchmarks.occupancy N MESH [MESH ...]
 
 Agreement is with generalised winding numbers above 1/2 (libigl), at a million random voxels, those within one voxel of
 the surface apart.
@@ -10,8 +10,6 @@ from pathlib import Path
 
 import igl
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from datasets.voxelize import load_mesh, voxelize
 from utils.frame import Frame

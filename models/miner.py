@@ -222,7 +222,7 @@ class MINER:
             size=tuple(run["size"]),
             source=run["source"],
             options=run["options"],
-            backend=choose_backend(backend, [level.network.shape for level in levels.values()], device)[0],
+            backend=choose_backend(backend, [level.network.shape for level in levels.values()], device),
         )
 
     @property

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -83,9 +83,15 @@ def _share_out(call: Callable[[int, int], int], n_blocks: int) -> None:
     """Call it with ranges (first, last) of the blocks, from as many threads as torch uses."""
     n_threads = torch.get_num_threads()
     step = max(1, min(8, n_blocks // (n_threads * _PIECES_PER_THREAD)))
-    starts = range(0, n_blocks, step)
-    ends = [min(start + step, n_blocks) for start in starts]
-    if any(_threads(n_threads).map(call, starts, ends)):
+    ranges = ((start, min(start + step, n_blocks)) for start in range(0, n_blocks, step))
+    pieces = [_threads(n_threads).submit(call, *piece) for piece in ranges]
+    try:
+        failed = any(piece.result() for piece in pieces)
+    finally:  # an interrupt must not free what threads still write to
+        for piece in pieces:
+            piece.cancel()
+        wait(pieces)
+    if failed:
         raise MemoryError("no memory for a tile of points")
 
 
@@ -110,7 +116,8 @@ def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str) -> 
     recipe = "\n".join([_SOURCE.read_text(), *flags, compiler, _processor()])
     path = _cache() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"
     if not path.exists():
-        print(f"compiling the kernel for {n_layers} layers, {n_in}-{n_hidden}-{n_out}, {output}", file=sys.stderr)
+        network = f"{n_layers} layers, {n_in}-{n_hidden}-{n_out}, {output}"
+        print(f"compiling the kernel for {network} (once on this machine)", file=sys.stderr)
         _compile(flags, path)
     try:
         library = ctypes.CDLL(str(path))
@@ -142,7 +149,7 @@ def _cache() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # of a user without a home
         pass
     return _own_folder()
 
