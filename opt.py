@@ -15,6 +15,8 @@ from utils.errors import InputError, one_line, size_text
 
 _LISTS = ("input_size", "patch_size", "num_epochs")
 _MOST_PIXELS = 2**20  # along an axis
+_HANDLING = ("config", "overwrite", "resume", "save_every")
+_NOT_IDENTIFYING = ("path", "num_epochs", "exp_name", "log_image", "b_chunks", "backend", "accelerator")
 
 ROOT = Path(__file__).resolve().parent
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
@@ -102,6 +104,15 @@ def make_parser() -> ArgumentParser:
     add("--exp_name", type=str, default="exp", help="checkpoints go to ckpts/EXP_NAME, curves to logs/EXP_NAME")
     add("--overwrite", type=bool, nargs="?", const=True, default=False, help="replace an earlier run of the same name")
     add(
+        "--resume",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="go on with an interrupted run of the same name and options; it ends as if it had not been interrupted",
+    )
+    add("--save_every", type=float, default=300, help="seconds between savings of a level, besides every validation")
+    add(
         "--log_image",
         type=bool,
         nargs="?",
@@ -162,14 +173,19 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def recorded_options(options: Namespace) -> dict[str, Any]:
-    """What to remember of a run: all options but --config and --overwrite, which are no part of its result."""
-    kept = {name: value for name, value in vars(options).items() if name not in ("config", "overwrite")}
+    """What to remember of a run: all options but those that tell how to treat its files."""
+    kept = {name: value for name, value in vars(options).items() if name not in _HANDLING}
     return json.loads(json.dumps(kept))  # new objects: pickled bytes depend on which strings are one and the same
 
 
-def dump_options(options: Namespace) -> str:
-    """The options of a run as YAML that --config takes."""
-    kept = {name: value for name, value in recorded_options(options).items() if value is not None}
+def identifying_options(options: Namespace) -> dict[str, Any]:
+    """Those that change the result: a run goes on with these only. The epochs are compared level by level."""
+    return {name: value for name, value in recorded_options(options).items() if name not in _NOT_IDENTIFYING}
+
+
+def dump_options(recorded: dict[str, Any]) -> str:
+    """The recorded options of a run as YAML that --config takes."""
+    kept = {name: value for name, value in recorded.items() if value is not None}
     return yaml.safe_dump(kept, sort_keys=False, default_flow_style=None)
 
 
@@ -204,8 +220,10 @@ def check_options(options: Namespace) -> None:
         value = getattr(options, name)
         if not (math.isfinite(value) and value > 0):
             raise InputError(f"--{name} {value}: a positive number works")
-    if not (math.isfinite(options.loss_thr) and options.loss_thr >= 0):
-        raise InputError(f"--loss_thr {options.loss_thr}: zero or a positive number works")
+    for name in ("loss_thr", "save_every"):
+        value = getattr(options, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise InputError(f"--{name} {value}: zero or a positive number works")
     if options.seed >= 2**63:
         raise InputError(f"--seed {options.seed}: less than 2^63 works")
     epochs = " ".join(map(str, options.num_epochs))
@@ -249,7 +267,6 @@ def per_axis(values: list[int], n_dims: int) -> tuple[int, ...]:
     return tuple(values * n_dims if len(values) == 1 else values[::-1])
 
 
-def epochs_of_level(options: Namespace, level: int) -> int:
+def epochs_of_level(num_epochs: list[int], level: int) -> int:
     """--num_epochs is aligned at the finest level, 0, and repeats its first value for the coarser ones."""
-    epochs = options.num_epochs
-    return epochs[max(0, len(epochs) - 1 - level)]
+    return num_epochs[max(0, len(num_epochs) - 1 - level)]

@@ -79,6 +79,8 @@ def main() -> None:
         raise InputError(f"--scale {options.scale}: 1 to {_MOST_SCALE} works")
     model = MINER.load(options.ckpts, device_of(options.accelerator), options.backend)
     level = model.finest if options.level is None else options.level
+    if options.level is None and level > 0:
+        print(f"note: the fit is not finished, level {level} is the finest that is there", file=sys.stderr)
     if level not in model.levels:
         raise InputError(f"--level {level}: levels {model.finest} to {model.n_scales - 1} are there")
     crop = parse_crop(options.crop, model.levels[level].size)

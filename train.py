@@ -10,9 +10,12 @@ import logging
 import math
 import platform
 import resource
+import shlex
 import shutil
+import signal as signals
 import sys
 import warnings
+import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +25,6 @@ import torch
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from datasets.datamodule import LevelDataModule
@@ -30,14 +32,33 @@ from datasets.signals import read_occupancy, read_picture
 from datasets.targets import LevelTarget, coarsest_target, finer_target
 from models.block_mlp import BlockMLP, init_blocks_
 from models.encoding import encode, encoded_width
-from models.level_module import BlockPruning, LevelImages, LevelModule, LevelProgressBar
+from models.level_module import BlockPruning, LevelImages, LevelModule, LevelProgressBar, StateSaver
 from models.miner import MINER, Level, refine, whole
 from models.ops import choose_backend
 from models.ops.reference import blocks_at_once
-from opt import check_size, device_of, dump_options, epochs_of_level, parse_options, per_axis, recorded_options
+from opt import (
+    check_size,
+    device_of,
+    dump_options,
+    epochs_of_level,
+    identifying_options,
+    parse_options,
+    per_axis,
+    recorded_options,
+)
 from utils.blocks import block_coords
-from utils.checkpoint import find_levels, level_path, save_level, write_aside
-from utils.errors import InputError, run_command, size_text
+from utils.checkpoint import (
+    find_levels,
+    level_path,
+    load_level,
+    load_state,
+    lock,
+    save_level,
+    save_state,
+    state_path,
+    write_aside,
+)
+from utils.errors import InputError, Interrupted, run_command, size_text
 from utils.metrics import Metric, iou, psnr
 from utils.pyramid import pyramid, upsample_whole
 
@@ -51,29 +72,162 @@ _VISIT_POINTS_ON_DEVICE = 2**30
 def main() -> None:
     options = parse_options(sys.argv[1:])
     ckpts = Path("ckpts") / options.exp_name
-    if find_levels(ckpts) and not options.overwrite:
-        raise InputError(
-            f"{ckpts} already holds a fit: --overwrite replaces it, another --exp_name keeps it"
-            + ("" if sys.argv[1:] else " (python train.py --config configs/quickstart.yaml --overwrite)")
-        )
+    check_folder(ckpts, options)
     signal, source = read_signal(options)
     check_size(options, tuple(signal.shape[1:]))
     ckpts.mkdir(parents=True, exist_ok=True)
 
-    shutil.rmtree(Path("logs") / options.exp_name, ignore_errors=True)
-
     metric = psnr if options.task == "image" else iou
-    report = fit(signal, source, metric, options, ckpts)
+    with lock(ckpts), StopSignals() as stop:
+        check_folder(ckpts, options)
+        run = Run(ckpts, options, signal, source)
+        if run.is_finished:
+            report = json.loads((ckpts / "metrics.json").read_text())
+            print(f"{ckpts} is finished: {report['parameters']:,} parameters")
+            print(metric.line.format(math.inf if report[metric.name] is None else report[metric.name]))
+            return
+        report = fit(signal, metric, options, run, stop)
+        finish(signal, metric, options, ckpts, report)
+
+
+def check_folder(ckpts: Path, options: Namespace) -> None:
+    """InputError where an earlier run is in the way."""
+    unfinished = state_path(ckpts).exists() or not (ckpts / "metrics.json").exists()
+    if (find_levels(ckpts) or state_path(ckpts).exists()) and not (options.overwrite or options.resume):
+        raise InputError(
+            f"{ckpts} already holds {'an unfinished fit: --resume goes on with it' if unfinished else 'a fit'}"
+            f"{',' if unfinished else ':'} --overwrite replaces it, another --exp_name keeps it"
+            + ("" if sys.argv[1:] else " (python train.py --config configs/quickstart.yaml --overwrite)")
+        )
+
+
+class StopSignals:
+    """While it is entered, the first SIGINT or SIGTERM asks for a stop; called, it tells whether one was."""
+
+    def __init__(self):
+        self.received: int | None = None
+
+    def __call__(self) -> bool:
+        return self.received is not None
+
+    def __enter__(self) -> "StopSignals":
+        self.before = {number: signals.signal(number, self._take) for number in (signals.SIGINT, signals.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> None:
+        for number, handler in self.before.items():
+            signals.signal(number, handler)
+        if isinstance(error, Interrupted):
+            again = shlex.join(["python", *sys.argv, *([] if "--resume" in sys.argv else ["--resume"])])
+            word = "terminated" if self.received == signals.SIGTERM else "interrupted"
+            print(f"error: {word}; what is done is saved, this goes on: {again}", file=sys.stderr)
+            sys.exit(128 + self.received)
+
+    def _take(self, number: int, _: Any) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+        print("\nstopping at the end of the visit (once more to stop at once)", file=sys.stderr)
+
+
+class Run:
+    """What a run is, and how much of it is in its folder already.
+
+    identity: what its files share: the signal, and the options that change the result
+    done: its levels that are complete, with their records
+    state: where it stands inside the next level, or None
+    """
+
+    def __init__(self, ckpts: Path, options: Namespace, signal: Tensor, source: dict[str, Any]):
+        self.ckpts = ckpts
+        self.options = recorded_options(options)
+        self.identity = {
+            "n_scales": options.n_scales,
+            "n_channels": len(signal),
+            "size": list(signal.shape[1:]),
+            "source": source | {"crc32": zlib.crc32(signal.numpy())},
+            "options": identifying_options(options),
+        }
+        self.done: dict[int, dict[str, Any]] = {}
+        self.state: dict[str, Any] | None = None
+        if options.resume:
+            self._find(options)
+        elif state_path(ckpts).exists():
+            state_path(ckpts).unlink()
+        if not self.done and self.state is None:
+            shutil.rmtree(Path("logs") / options.exp_name, ignore_errors=True)
+
+    @property
+    def is_finished(self) -> bool:
+        return len(self.done) == self.identity["n_scales"] and (self.ckpts / "metrics.json").exists()
+
+    def _find(self, options: Namespace) -> None:
+        records = {level: load_level(level_path(self.ckpts, level)) for level in find_levels(self.ckpts)}
+        state = load_state(self.ckpts)
+        begun_anew = state is not None and state["run"] == self.identity and state["level"] == options.n_scales - 1
+        others = [record["run"] for record in [*records.values(), *([state] if state else [])]]
+        strange = [name for other in others for name in different_options(self.identity, other)]
+        if strange and not begun_anew:
+            if options.overwrite:
+                return
+            raise InputError(
+                f"--resume: {self.ckpts} was fitted with another {', '.join(dict.fromkeys(strange))}; "
+                "the same works, or --overwrite, or another --exp_name"
+            )
+        self.done = {} if begun_anew else records
+        self.state = state if state and state["level"] not in self.done else None
+        for level, record in [*self.done.items(), *([(state["level"], state)] if self.state else [])]:
+            before, now = (
+                epochs_of_level(record["options"]["num_epochs"], level),
+                epochs_of_level(options.num_epochs, level),
+            )
+            if level == 0 and now > before:  # with its own schedule, so from its beginning
+                self.done.pop(0, None)
+                self.state = None
+            elif now != before:
+                raise InputError(
+                    f"--resume: level {level} of {self.ckpts} has {before} epochs, --num_epochs asks for {now}; "
+                    "the same works, and at the finest level more"
+                )
+
+    def header(self, level: int) -> dict[str, Any]:
+        return {"level": level, "run": self.identity, "options": self.options}
+
+    def save_level(self, index: int, level: Level, outcome: dict[str, int]) -> None:
+        """Its checkpoint; the files of an earlier run go when there is the first to put in their place."""
+        if index == self.identity["n_scales"] - 1:
+            remove_run(self.ckpts)
+            write_aside(self.ckpts / "options.yaml", dump_options(self.options).encode())
+        (self.ckpts / "metrics.json").unlink(missing_ok=True)
+        save_level(level_path(self.ckpts, index), self.header(index) | outcome | level.record())
+        state_path(self.ckpts).unlink(missing_ok=True)
+
+
+def different_options(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What two runs do not share, in words."""
+    if mine == other:
+        return []
+    theirs, options = other["options"], mine["options"]
+    names = [f"--{name}" for name in options if options[name] != theirs.get(name)]
+    return names or ["signal (its file holds something else)"]
+
+
+def finish(signal: Tensor, metric: Metric, options: Namespace, ckpts: Path, report: dict[str, Any]) -> None:
+    """Judge the files of a run, loaded back, and say how it went."""
     model = MINER.load(ckpts, device_of(options.accelerator), options.backend)
     quality = metric(model.decode(b_chunks=options.b_chunks).cpu(), signal)
     report |= {metric.name: finite_or_none(quality), "parameters": model.n_parameters}
     report["seconds"]["total"] = time.perf_counter() - _START
     report |= surroundings(options.accelerator)
-    if math.isnan(quality):
+    n_blocks = sum(level["active_blocks"] for level in report["levels"])
+    n_diverged = sum(level["diverged_blocks"] for level in report["levels"])
+    if math.isnan(quality) or 2 * n_diverged > n_blocks:
         raise InputError(f"the fit diverged: a smaller --lr than {options.lr} works, or a larger --a than {options.a}")
     write_aside(ckpts / "metrics.json", json.dumps(report, indent=2).encode())
     results = {metric.name: quality, "parameters": model.n_parameters, "seconds": report["seconds"]["total"]}
     log_options(options, results)
+    if n_diverged:
+        print(f"note: {n_diverged} of {n_blocks} blocks diverged and were put back", file=sys.stderr)
     print(
         f"{ckpts}: {model.n_parameters:,} parameters, {report['seconds']['total']:.1f} s, "
         f"{report['peak_memory_mib']['host']:.0f} MiB"
@@ -95,40 +249,38 @@ def read_signal(options: Namespace) -> tuple[Tensor, dict[str, Any]]:
     return picture.values, {"bits": picture.bits}
 
 
-def fit(signal: Tensor, source: dict[str, Any], metric: Metric, options: Namespace, ckpts: Path) -> dict[str, Any]:
-    """Fit all levels, coarse to fine; each one's checkpoint is written as it is done."""
+def fit(signal: Tensor, metric: Metric, options: Namespace, run: Run, stop: StopSignals) -> dict[str, Any]:
+    """Fit the levels that are not done yet, coarse to fine; each one's checkpoint is written as it is done."""
     signals = pyramid(signal, options.n_scales)
     backend, device = announced_backend(len(signal), options), device_of(options.accelerator)
-    run = {
-        "n_scales": options.n_scales,
-        "n_channels": len(signal),
-        "size": list(signal.shape[1:]),
-        "source": source,
-        "options": recorded_options(options),
-    }
     start, levels, reconstruction = time.perf_counter(), [], None
     for index in reversed(range(options.n_scales)):
         signal = signals.pop()
-        size = tuple(signal.shape[1:])
-        patch_size = per_axis(options.patch_size, len(size))
-        if reconstruction is None:
-            base, target = torch.zeros(signal.shape), coarsest_target(signal, patch_size, metric)
+        base = torch.zeros(signal.shape) if reconstruction is None else upsample_whole(reconstruction, signal.shape[1:])
+        if index in run.done:
+            record = run.done[index]
+            level = Level.from_record(record)
         else:
-            base = upsample_whole(reconstruction, size)
-            residual = options.pyr == "laplacian"
-            target = finer_target(signal, base, patch_size, metric, options.loss_thr, residual)
-        level = make_level(target, options, index)
-        n_epochs = fit_level(level, target, base, metric, backend, options, index) if len(target.active) else 0
-        if index == options.n_scales - 1:  # not before there is something to put in their place
-            remove_run(ckpts)
-            write_aside(ckpts / "options.yaml", dump_options(options).encode())
-        save_level(level_path(ckpts, index), {"level": index, "run": run} | level.record())
+            patch_size = per_axis(options.patch_size, signal.ndim - 1)
+            if reconstruction is None:
+                target = coarsest_target(signal, patch_size, metric)
+            else:
+                residual = options.pyr == "laplacian"
+                target = finer_target(signal, base, patch_size, metric, options.loss_thr, residual)
+            level = make_level(target, options, index)
+            record = {"epochs": 0, "diverged": 0}
+            if len(target.active):
+                record = fit_level(level, target, base, metric, backend, options, index, run, stop)
+            run.save_level(index, level, record)
+            if stop():
+                raise Interrupted
         level.network.to(device)
         reconstruction = refine(level, base, whole(level.size), b_chunks=options.b_chunks, backend=backend)
         levels.append(
             {"level": index}
             | level.summary()
-            | {"epochs": n_epochs, metric.name: finite_or_none(metric(reconstruction, signal))}
+            | {"epochs": record["epochs"], "diverged_blocks": record["diverged"]}
+            | {metric.name: finite_or_none(metric(reconstruction, signal))}
         )
     return {"levels": levels[::-1], "seconds": {"fit": time.perf_counter() - start}}
 
@@ -176,10 +328,12 @@ def fit_level(
     backend: ModuleType,
     options: Namespace,
     index: int,
-) -> int:
-    """Train a level's network in place; returns the epochs it took."""
+    run: Run,
+    stop: StopSignals,
+) -> dict[str, int]:
+    """Train a level's network in place; returns the epochs it took, and how many blocks diverged."""
     coords = encode(block_coords(level.patch_size), level.n_freq)
-    n_epochs = epochs_of_level(options, index)
+    n_epochs = epochs_of_level(options.num_epochs, index)
     module = LevelModule(
         level.network,
         coords,
@@ -194,18 +348,26 @@ def fit_level(
         lr=options.lr,
         batch_size=options.batch_size,
     )
+    if run.state is not None:
+        module.load_state(run.state["state"])
+        run.state = None
+    if module.is_done:
+        return module.outcome()
     callbacks = [
         BlockPruning(options.loss_thr),
         EarlyStopping("val/n_training_blocks", patience=sys.maxsize, stopping_threshold=0.5),
         LevelProgressBar(index),
+        StateSaver(lambda state: save_state(run.ckpts, run.header(index) | {"state": state}), options.save_every, stop),
     ]
     if options.log_image:
         callbacks.append(LevelImages(index, level, base, options.b_chunks))
-    logger = TensorBoardLogger("logs", name=options.exp_name, version=f"l{index}")
+    if module.n_epochs_done == 0:
+        shutil.rmtree(Path("logs") / options.exp_name / f"l{index}", ignore_errors=True)
+    logger = TensorBoardLogger("logs", name=options.exp_name, version=f"l{index}", purge_step=module.n_epochs_done + 1)
     trainer = pl.Trainer(
         accelerator=options.accelerator,
         devices=1,
-        max_epochs=-(-n_epochs // options.val_freq),
+        max_epochs=-(-(n_epochs - module.n_epochs_done) // options.val_freq),
         logger=logger,
         callbacks=callbacks,
         reload_dataloaders_every_n_epochs=1,  # which blocks train changes
@@ -224,11 +386,9 @@ def fit_level(
     )
     try:
         trainer.fit(module, datamodule=data)
-    except SIGTERMException:
-        raise
-    except SystemExit as end:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from end
-    return module.n_epochs_done
+    except SystemExit as end:  # what Lightning makes of an interrupt
+        raise Interrupted if stop() else KeyboardInterrupt from end
+    return module.outcome()
 
 
 def remove_run(ckpts: Path) -> None:
@@ -277,11 +437,7 @@ def cli() -> None:
     torch.set_flush_denormal(True)  # before any parallel work, or some threads stay slow
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
-    try:
-        run_command(main)
-    except SIGTERMException:
-        print("error: terminated", file=sys.stderr)
-        sys.exit(143)
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -85,19 +85,24 @@ class LevelDataModule(LightningDataModule):
         return self.trainer.lightning_module.training_blocks
 
     def _visits(self) -> Iterator[Visit]:
-        period = self.trainer.current_epoch
-        epochs = range(self.n_epochs)[period * self.val_freq : (period + 1) * self.val_freq]
+        """Those of a period that are left: blocks are taken through a run of epochs, range by range."""
+        module = self.trainer.lightning_module
         blocks = self._training_blocks()
         n_points = prod(self.target.patch_size)
-        n_run = max(1, min(len(epochs), self.visit_epochs, self.visit_points // n_points))
-        n_rows = max(1, self.visit_points // (n_points * n_run))
-        for first in range(0, len(epochs), n_run):
-            for rows in _ranges(len(blocks), n_rows):
-                yield Visit(rows, epochs[first : first + n_run], self.target.wanted(blocks[rows]))
+        period_end = min(self.n_epochs, (module.n_epochs_done // self.val_freq + 1) * self.val_freq)
+        n_run = max(1, min(self.visit_epochs, self.visit_points // n_points))
+        run, first = module.run, module.n_rows_done
+        if first == len(blocks):
+            run, first = range(run.stop, run.stop), 0
+        while run or run.start < period_end:
+            run = run or range(run.start, min(run.start + n_run, period_end))
+            for rows in _ranges(first, len(blocks), max(1, self.visit_points // (n_points * len(run)))):
+                yield Visit(rows, run, self.target.wanted(blocks[rows]))
+            run, first = range(run.stop, run.stop), 0
 
     def _checks(self) -> Iterator[Check]:
         blocks = self._training_blocks()
-        for rows in _ranges(len(blocks), self.check_blocks):
+        for rows in _ranges(0, len(blocks), self.check_blocks):
             yield Check(rows, *self.target.gather(blocks[rows]), self.target.true_points(blocks[rows]))
 
 
@@ -111,5 +116,5 @@ class _Stream(IterableDataset):
         return self.batches()
 
 
-def _ranges(length: int, step: int) -> Iterator[slice]:
-    return (slice(start, min(start + step, length)) for start in range(0, length, step))
+def _ranges(first: int, last: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, last)) for start in range(first, last, step))

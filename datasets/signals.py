@@ -252,7 +252,7 @@ def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
     check_is_file(path)
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # whatever a damaged header leads to
         raise InputError(f"{path} is no .npy file that can be read ({one_line(error)})") from error
     if not isinstance(stored, np.ndarray):
         raise InputError(f"{path} is no .npy file of one array")
@@ -260,7 +260,11 @@ def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
     if stored.dtype.names is not None:
         if stored.dtype.names != tuple(_occupancy_type((1, 1, 1)).names) or stored["format"] != _OCCUPANCY_FORMAT:
             raise InputError(f"{path} is no occupancy file")
-        width = int(stored["size"][2])
+        depth, height, width = stored["size"].tolist()
+        if width < 1 or stored["bits"].shape != (depth, height, -(-width // 8)):
+            raise InputError(f"{path} is damaged: its bits are not those of {size_text((depth, height, width))} voxels")
+        if not (np.isfinite(stored["centre"]).all() and np.isfinite(stored["half_extents"]).all()):
+            raise InputError(f"{path} is damaged: it does not tell where its voxels lie")
         grid = np.unpackbits(stored["bits"], axis=2, count=width)
         frame = Frame(tuple(stored["centre"].tolist()), tuple(stored["half_extents"].tolist()))
     elif stored.ndim == 3 and stored.dtype in (np.bool_, np.uint8):

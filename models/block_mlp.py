@@ -93,11 +93,21 @@ class BlockMLP(nn.Module):
         part.amplitude = self.amplitude[rows]
         return part
 
+    def is_finite(self) -> Tensor:
+        """(n_blocks,) whether all parameters of a block are numbers."""
+        return torch.stack([parameter.isfinite().flatten(1).all(1) for parameter in self.parameters()]).all(0)
+
     @torch.no_grad()
     def write_(self, rows: Tensor, part: "BlockMLP") -> None:
         """Copy the parameters of `part` over those of some blocks."""
         for mine, theirs in zip(self.parameters(), part.parameters(), strict=True):
             mine[rows] = theirs
+
+    @torch.no_grad()
+    def silence_(self, rows: Tensor) -> None:
+        """Make some blocks predict a constant: no residual, or as a signal 1/2."""
+        for parameter in (self.weight[-1], self.bias[-1]):
+            parameter[rows] = 0
 
 
 def _shared_product(coords: Tensor, weight: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Lightning's part: the module that trains one level, the callback that prunes it, the bar that shows it."""
 
 import math
+import time
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +14,7 @@ from tqdm.auto import tqdm
 
 from models.block_mlp import BlockMLP
 from models.miner import Level, refine, whole
+from utils.errors import Interrupted
 from utils.figures import highlight_blocks, signed, thumbnail
 from utils.metrics import Metric, n_colours
 from utils.pruning import make_optimizer, select_blocks, set_step
@@ -64,6 +67,7 @@ class LevelModule(LightningModule):
         self.register_buffer("training_blocks", torch.arange(network.n_blocks))
         self.register_buffer("block_sums", block_sums)
         self.register_buffer("block_mse", torch.empty(0))  # of the training blocks, at the last validation
+        self.register_buffer("sound_blocks", torch.empty(0))  # whether their parameters were numbers then
         self.residual = residual
         self.backend = backend
         self.metric = metric
@@ -72,15 +76,19 @@ class LevelModule(LightningModule):
         self.n_epochs = n_epochs
         self.lr = lr
         self.batch_size = batch_size
-        self.n_epochs_done = 0
+        self.n_epochs_done = 0  # by all blocks, at the last validation
+        self.run, self.n_rows_done = range(0), 0  # epochs that blocks are taken through, and how many have been
         self.period_loss: dict[int, float] = {}
+        self.n_diverged = 0
+        self.first_moments: list[list[Tensor]] | None = None  # of the twin, where training goes on
         self.progress = {"loss": "-", metric.name: "-", "blocks": str(network.n_blocks)}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return make_optimizer(self.twin, self.lr)
+        return make_optimizer(self.twin, self.lr, self.first_moments)
 
     def on_train_start(self) -> None:
-        self._log_quality()  # of the base, where the curves begin
+        if self.n_epochs_done == 0:
+            self._log_quality()  # of the base, where the curves begin
 
     def learning_rate(self, epochs: range) -> Tensor:
         """(n_epochs,) cosine from lr to lr/30 (Loshchilov and Hutter, SGDR, 2017, eq. 5)."""
@@ -103,17 +111,58 @@ class LevelModule(LightningModule):
         for epoch, loss in zip(visit.epochs, losses.sum(1).tolist(), strict=True):
             self.period_loss[epoch] = self.period_loss.get(epoch, 0.0) + loss / self.twin.n_blocks
         self.progress["loss"] = f"{losses[-1].mean().item():.2e}"
+        self.run, self.n_rows_done = visit.epochs, visit.rows.stop
+
+    def outcome(self) -> dict[str, int]:
+        """epochs: that the level took; diverged: blocks that were put back"""
+        return {"epochs": self.n_epochs_done, "diverged": self.n_diverged}
+
+    @property
+    def is_done(self) -> bool:
+        return self.n_epochs_done >= self.n_epochs or self.twin.n_blocks == 0
+
+    def state(self) -> dict[str, Any]:
+        """All that training changes, as plain data, between two visits."""
+        moments = self.optimizers(use_pl_optimizer=False).state
+        return {
+            "network": self.network.state_dict(),
+            "twin": self.twin.state_dict(),
+            "moments": [[moments[p][name] for name in ("exp_avg", "exp_avg_sq")] for p in self.twin.parameters()],
+            "training_blocks": self.training_blocks,
+            "block_sums": self.block_sums,
+            "n_epochs_done": self.n_epochs_done,
+            "run": [self.run.start, self.run.stop],
+            "n_rows_done": self.n_rows_done,
+            "period_loss": self.period_loss,
+            "n_diverged": self.n_diverged,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over a state, before the trainer starts."""
+        self.network.load_state_dict(state["network"])
+        self.training_blocks = state["training_blocks"]
+        self.twin = self.network.select(self.training_blocks)
+        self.twin.load_state_dict(state["twin"])
+        self.first_moments = state["moments"]
+        self.block_sums = state["block_sums"]
+        self.n_epochs_done = state["n_epochs_done"]
+        self.run, self.n_rows_done = range(*state["run"]), state["n_rows_done"]
+        self.period_loss = state["period_loss"]
+        self.n_diverged = state["n_diverged"]
 
     def on_validation_epoch_start(self) -> None:
         self.block_mse = self.coords.new_empty(self.twin.n_blocks)
+        self.sound_blocks = self.twin.is_finite()
 
     def validation_step(self, check: Any, _: int) -> None:
         prediction = self.backend.predict(self.twin, check.rows, self.coords)
         reconstruction = (check.base + prediction if self.residual else prediction).clamp(0, 1)
         target = check.signal - check.base if self.residual else check.signal
-        self.block_mse[check.rows] = (prediction - target).square().mean(dim=(1, 2))
+        mse = (prediction - target).square().mean(dim=(1, 2)).masked_fill(~self.sound_blocks[check.rows], math.nan)
+        self.block_mse[check.rows] = mse
         blocks = self.active[self.training_blocks[check.rows]]
-        self.block_sums[blocks] = self.metric.sums(reconstruction, check.signal, check.true)
+        sums = self.metric.sums(reconstruction, check.signal, check.true)
+        self.block_sums[blocks[mse.isfinite()]] = sums[mse.isfinite()]
 
     def on_validation_epoch_end(self) -> None:
         """Runs after the callbacks' hooks of this name: the blocks left are those that survived."""
@@ -121,6 +170,7 @@ class LevelModule(LightningModule):
         for epoch, loss in self.period_loss.items():
             self.logger.log_metrics({"train/lr": rates[epoch], "train/loss": loss}, step=epoch + 1)
         self.n_epochs_done = max(self.period_loss) + 1
+        self.run, self.n_rows_done = range(self.n_epochs_done, self.n_epochs_done), 0
         self.period_loss = {}
         self.log("val/n_training_blocks", float(self.twin.n_blocks), logger=False)  # for EarlyStopping
         self._log_quality()
@@ -138,7 +188,9 @@ class BlockPruning(Callback):
     """Blocks leave as they converge.
 
     After every validation
-    - the parameters of all training blocks are copied to their rows of the level's network;
+    - the parameters of the training blocks are copied to their rows of the level's network;
+    - blocks that have diverged are not: they stay what they were at the last validation, or where there was none are
+      silenced, so that the base is kept; either way they stop training;
     - blocks whose mean square error over all their points is at most loss_thr stop training;
     - the survivors' parameters and moments are copied to a shrunken twin network and optimizer.
     """
@@ -147,12 +199,53 @@ class BlockPruning(Callback):
         self.loss_thr = loss_thr
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LevelModule) -> None:
-        module.network.write_(module.training_blocks, module.twin)
-        survivors = (~(module.block_mse <= self.loss_thr)).nonzero().squeeze(1)
+        sound = module.block_mse.isfinite()
+        rows = sound.nonzero().squeeze(1)
+        module.network.write_(module.training_blocks[rows], module.twin.select(rows))
+        module.n_diverged += len(sound) - len(rows)
+        if module.n_epochs_done == 0:
+            module.network.silence_(module.training_blocks[~sound])
+        survivors = (sound & (module.block_mse > self.loss_thr)).nonzero().squeeze(1)
         if len(survivors) < module.twin.n_blocks:
             module.twin, optimizer = select_blocks(module.twin, trainer.optimizers[0], survivors)
             trainer.optimizers = [optimizer]
             module.training_blocks = module.training_blocks[survivors]
+
+
+class StateSaver(Callback):
+    """Saves where training stands: after every validation, and at the end of a visit where the last time was long ago.
+
+    Inputs
+        save: called with `LevelModule.state()`
+        every: seconds
+        is_stop_wanted: asked as often as it may save; training then ends with Interrupted, its state saved
+    """
+
+    def __init__(self, save: Callable[[dict[str, Any]], None], every: float, is_stop_wanted: Callable[[], bool]):
+        self.save = save
+        self.every = every
+        self.is_stop_wanted = is_stop_wanted
+        self.saved_at = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Any, _: int) -> None:
+        if trainer.is_last_batch:
+            return  # validation follows, without which the period would not end when training goes on
+        stop = self.is_stop_wanted()
+        if stop or time.monotonic() - self.saved_at > self.every:
+            self._save(module)
+        if stop:
+            raise Interrupted
+
+    def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
+        if module.is_done:
+            return  # the level's checkpoint follows
+        self._save(module)
+        if self.is_stop_wanted():
+            raise Interrupted
+
+    def _save(self, module: LevelModule) -> None:
+        self.save(module.state())
+        self.saved_at = time.monotonic()
 
 
 class LevelProgressBar(ProgressBar):
@@ -172,6 +265,7 @@ class LevelProgressBar(ProgressBar):
             desc=f"level {self.level}",
             total=module.n_epochs,
             dynamic_ncols=True,
+            initial=module.n_epochs_done,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| epoch {n:.0f}/{total} [{elapsed}<{remaining}{postfix}]",
         )
 

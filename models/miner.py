@@ -24,6 +24,8 @@ from utils.pyramid import level_size, source_window, upsample, upsample_whole
 
 Window = tuple[tuple[int, int], ...]
 
+_MOST_SCALES = 64
+
 
 def whole(size: tuple[int, ...]) -> Window:
     return tuple((0, length) for length in size)
@@ -71,11 +73,12 @@ class Level:
 
     def check(self, size: tuple[int, ...], n_channels: int) -> None:
         """TypeError where the level is not one of this size and so many channels."""
+        if self.size != size or len(self.patch_size) != len(size) or min(self.patch_size) < 1:
+            raise TypeError(f"size {self.size} and patch {self.patch_size} where the level is {size}")
+        n_grid = prod(grid_shape(size, self.patch_size))
+        if len(self.active) != n_grid:
+            raise TypeError(f"{len(self.active)} blocks for size {size} and patch {self.patch_size}")
         n_in = encoded_width(len(size), self.n_freq)
-        if self.size != size or min(self.patch_size) < 1 or self.active.dtype != torch.bool:
-            raise TypeError(f"size {self.size}, patch {self.patch_size}, activity {self.active.dtype}")
-        if self.active.shape != (prod(grid_shape(size, self.patch_size)),):
-            raise TypeError(f"{self.active.shape} blocks for size {size} and patch {self.patch_size}")
         if (self.network.shape["n_in"], self.network.shape["n_out"]) != (n_in, n_channels):
             raise TypeError(f"network {self.network.shape} for {n_in} inputs and {n_channels} channels")
 
@@ -93,9 +96,19 @@ class Level:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Level":
-        active = record["active"]
-        network = BlockMLP(int(active.sum()), **record["network_shape"]).to(active.device)
-        network.load_state_dict(record["network"])
+        """TypeError, KeyError or the like for a record that does not fit together; it allocates nothing."""
+        active, shape, tensors = record["active"], record["network_shape"], record["network"]
+        if active.dtype != torch.bool or active.ndim != 1:
+            raise TypeError(f"activity {active.dtype} {tuple(active.shape)}")
+        if not isinstance(shape, dict) or shape["n_layers"] > len(tensors):
+            raise TypeError(f"network {shape}")
+        with torch.device("meta"):
+            network = BlockMLP(int(active.sum()), **shape)
+        network.load_state_dict(tensors, assign=True)
+        if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+            raise TypeError("parameters that are not float32")
+        if not (isinstance(record["residual"], bool) and isinstance(record["n_freq"], int | None)):
+            raise TypeError(f"residual {record['residual']}, n_freq {record['n_freq']}")
         return cls(
             size=tuple(record["size"]),
             patch_size=tuple(record["patch_size"]),
@@ -154,6 +167,20 @@ def refine(
     return canvas[:, *inner].contiguous()
 
 
+def _checked_run(run: dict[str, Any]) -> dict[str, Any]:
+    """What the levels of a run share; TypeError, KeyError or the like where it cannot be that."""
+    whole_numbers = [run["n_scales"], run["n_channels"], *run["size"]]
+    if not all(type(number) is int and number > 0 for number in whole_numbers) or run["n_scales"] > _MOST_SCALES:
+        raise TypeError(f"{run['n_scales']} scales, {run['n_channels']} channels, size {run['size']}")
+    if len(run["size"]) not in (2, 3):
+        raise TypeError(f"size {run['size']}")
+    if len(run["size"]) == 2 and run["source"]["bits"] not in (8, 16):
+        raise TypeError(f"{run['source']['bits']} bits")
+    if run["source"].get("frame"):
+        Frame(**run["source"]["frame"])
+    return run
+
+
 class MINER:
     """A fitted signal: decodes any level, any crop of it, between the pixels too."""
 
@@ -205,13 +232,16 @@ class MINER:
             path = level_path(folder, index)
             record = load_level(path, device)
             try:
-                run = run or record["run"]
+                run = run or _checked_run(record["run"])
                 if record["run"] != run or record["level"] != index:
                     raise InputError(f"l{found[0]}.ckpt and l{index}.ckpt in {folder} are of different runs")
                 levels[index] = Level.from_record(record)
-                levels[index].check(level_size(run["size"], index), run["n_channels"])
-            except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ZeroDivisionError) as error:
-                raise InputError(f"{path} does not fit together ({one_line(error)}): fit it again") from error
+                levels[index].check(level_size(tuple(run["size"]), index), run["n_channels"])
+                options = dict(record["options"])
+            except InputError:
+                raise
+            except Exception as error:  # whatever a record that was tampered with leads to
+                raise InputError(f"{path} does not fit together ({one_line(error)[:200]}): fit it again") from error
         missing = set(range(found[0], run["n_scales"])) - set(found)
         if missing:
             raise InputError(f"{folder} lacks l{max(missing)}.ckpt, which the finer levels build on")
@@ -221,7 +251,7 @@ class MINER:
             n_channels=run["n_channels"],
             size=tuple(run["size"]),
             source=run["source"],
-            options=run["options"],
+            options=options,
             backend=choose_backend(backend, [level.network.shape for level in levels.values()], device),
         )
 

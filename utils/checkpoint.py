@@ -1,4 +1,8 @@
-"""Checkpoint files, one a level: plain data in, plain data out."""
+"""Files of a run: checkpoints, one a level, and the state inside the level at hand. Plain data in, plain data out.
+
+All are written aside, flushed to the disk and renamed: a file is complete when it appears, and an old one stays whole
+until then. They are zip archives whose entries are stored as they are, each with its CRC-32.
+"""
 
 import io
 import os
@@ -8,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 
-_FORMAT, _VERSION = "miner level", 1
+_LEVEL, _STATE = "miner level", "miner state"
+_VERSION = 2
 
 
 def level_path(folder: Path, level: int) -> Path:
@@ -24,36 +30,110 @@ def find_levels(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
-def write_aside(path: Path, data: bytes) -> None:
-    """Write a file so that it is complete when it appears, and an old one stays whole until then."""
+def state_path(folder: Path) -> Path:
+    return folder / "state.ckpt"
+
+
+def lock(folder: Path) -> FileLock:
+    """Hold a folder, for as long as the result is held: the system lets go of it if the process dies.
+
+    Errors
+        InputError where another process holds it
+    """
+    held = FileLock(folder / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"{folder} is being fitted by another process: another --exp_name works") from error
+    return held
+
+
+def write_aside(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that it is complete, and on the disk, when it appears; an old one stays whole until then."""
     aside = path.with_name(f".{path.name}.part")
     try:
-        aside.write_bytes(data)
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(aside, path)
+        _sync_folder(path.parent)
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming last, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def save_level(path: Path, record: dict[str, Any]) -> None:
-    """Write one level. Equal records give equal bytes: torch.save would write the name of a file into it."""
-    buffer = io.BytesIO()
-    torch.save({"format": _FORMAT, "version": _VERSION, **record}, buffer)
-    write_aside(path, buffer.getvalue())
+    """Write one level. Equal records give equal bytes."""
+    write_aside(path, _pack(_LEVEL, record))
 
 
 def load_level(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """Read one level; InputError, naming the file, for anything that is none."""
-    data = io.BytesIO(path.read_bytes())
+    return _unpack(_LEVEL, path, device)
+
+
+def save_state(folder: Path, record: dict[str, Any]) -> None:
+    """Write where a run stands inside a level."""
+    write_aside(state_path(folder), _pack(_STATE, record))
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """Where a run stood, or None where no level was begun; InputError for a file that is none."""
+    path = state_path(folder)
+    return _unpack(_STATE, path, "cpu") if path.exists() else None
+
+
+def _pack(kind: str, record: dict[str, Any]) -> memoryview:
+    buffer = io.BytesIO()  # torch.save would write the name of a file into it
+    torch.save({"format": kind, "version": _VERSION, **record}, buffer)
+    return buffer.getbuffer()
+
+
+def _unpack(kind: str, path: Path, device: str | torch.device) -> dict[str, Any]:
+    data = path.read_bytes()
     try:
-        if zipfile.ZipFile(data).testzip() is not None:  # checks every byte, which torch.load does not
-            raise zipfile.BadZipFile
-        data.seek(0)
-        record = torch.load(data, map_location=device, weights_only=True)
+        _check_archive(data)
+        record = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        _check_tensors(record)
     except Exception as error:  # whatever a damaged archive or pickle leads to
         raise InputError(f"{path} is damaged, or no checkpoint: fit it again") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
-        raise InputError(f"{path} is no checkpoint of a level")
-    if record.get("version") != _VERSION:
-        raise InputError(f"{path} has format version {record.get('version')}; this program reads version {_VERSION}")
+    if not isinstance(record, dict) or str(record.get("format")) != kind:
+        raise InputError(f"{path} is no checkpoint of a {kind.removeprefix('miner ')}")
+    version = one_line(record.get("version"))[:20]
+    if version != str(_VERSION):
+        raise InputError(f"{path} has format version {version}; this program reads version {_VERSION}")
     return record
+
+
+def _check_archive(data: bytes) -> None:
+    """Nothing in it unpacks to more than the file holds, and every byte is as it was written."""
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise zipfile.BadZipFile("packed entries")
+    if sum(entry.file_size for entry in entries) > len(data) or archive.testzip() is not None:
+        raise zipfile.BadZipFile("sizes or checksums")
+
+
+def _check_tensors(value: Any) -> None:
+    """Tensors own the memory that they span: none is larger than its part of the file."""
+    if isinstance(value, torch.Tensor):
+        if not value.is_contiguous() or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError("a tensor that is not its storage")
+    elif isinstance(value, dict):
+        for part in value.values():
+            _check_tensors(part)
+    elif isinstance(value, list):
+        for part in value:
+            _check_tensors(part)

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """Bad input; the message names the value and what would work."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """The user or the system wants the run to end; what it has done is saved."""
+
+
 class KernelError(RuntimeError):
     """A kernel cannot be had here; the message says why."""
 

@@ -5,15 +5,18 @@ from torch import Tensor, nn
 from torch.optim import RAdam
 
 
-def make_optimizer(network: nn.Module, lr: float) -> RAdam:
-    """RAdam (Liu et al., ICLR 2020) whose moments exist from the start, at zero."""
+def make_optimizer(network: nn.Module, lr: float, moments: list[list[Tensor]] | None = None) -> RAdam:
+    """RAdam (Liu et al., ICLR 2020) whose moments exist from the start.
+
+    Inputs
+        moments: the two of each parameter; None for zeros
+    """
     optimizer = RAdam(network.parameters(), lr=lr)
-    for parameter in network.parameters():
-        optimizer.state[parameter] = {
-            "step": torch.tensor(0.0),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
+    for index, parameter in enumerate(network.parameters()):
+        first, second = moments[index] if moments else (torch.zeros_like(parameter), torch.zeros_like(parameter))
+        if not first.shape == second.shape == parameter.shape:
+            raise TypeError(f"moments {first.shape}, {second.shape} of a parameter {parameter.shape}")
+        optimizer.state[parameter] = {"step": torch.tensor(0.0), "exp_avg": first, "exp_avg_sq": second}
     return optimizer
 
 

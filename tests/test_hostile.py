@@ -1,0 +1,231 @@
+"""Whatever a file or an option holds, the outcome is a valid result or one line of error, and nothing is lost."""
+
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL_FIT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from datasets.signals import read_occupancy, write_occupancy
+from models.miner import MINER
+from opt import make_parser, parse_options
+from utils.checkpoint import _LEVEL, _pack, load_level, write_aside
+from utils.errors import InputError
+from utils.frame import Frame
+
+N_EXAMPLES = int(os.environ.get("FUZZ", 60))
+fuzz = settings(
+    max_examples=N_EXAMPLES,
+    deadline=None,
+    derandomize="FUZZ" not in os.environ,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+damage = st.one_of(
+    st.tuples(st.just("flip"), st.floats(0, 1, exclude_max=True, allow_subnormal=False), st.integers(1, 255)),
+    st.tuples(st.just("cut"), st.floats(0, 1, exclude_max=True, allow_subnormal=False), st.just(0)),
+    st.tuples(st.just("grow"), st.just(0.0), st.integers(1, 100)),
+)
+
+
+def damaged(data: bytes, how: tuple[str, float, int]) -> bytes:
+    kind, place, value = how
+    at = int(place * len(data))
+    if kind == "flip":
+        return data[:at] + bytes([data[at] ^ value]) + data[at + 1 :]
+    return data[:at] if kind == "cut" else data + bytes(value)
+
+
+@pytest.fixture
+def copy(small_run, tmp_path) -> Path:
+    for path in small_run.glob("l*.ckpt"):
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def check_message(error: InputError, name: str) -> None:
+    """One line, that names the file."""
+    assert "\n" not in str(error)
+    assert name in str(error)
+
+
+def decodes_or_says_why(folder: Path) -> torch.Tensor | None:
+    try:
+        return MINER.load(folder, backend="reference").decode()
+    except InputError as error:
+        check_message(error, ".ckpt")
+        return None
+
+
+@fuzz
+@given(how=damage)
+def test_a_damaged_checkpoint_decodes_as_it_was_or_is_refused(copy, small_run, how):
+    expected = MINER.load(small_run, backend="reference").decode()
+    (copy / "l0.ckpt").write_bytes(damaged((small_run / "l0.ckpt").read_bytes(), how))
+    decoded = decodes_or_says_why(copy)
+    assert decoded is None or torch.equal(decoded, expected)
+
+
+anything = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_subnormal=False),
+    st.text(max_size=5),
+    st.lists(st.integers(-3, 10**12), max_size=4),
+    st.sampled_from(
+        [
+            torch.zeros(0),
+            torch.ones(3, dtype=torch.bool),
+            torch.zeros(2, 2, dtype=torch.float64),
+            torch.tensor(1.0),
+            torch.full((35, 16, 20), torch.nan),
+        ]
+    ),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+@fuzz
+@given(data=st.data())
+def test_a_checkpoint_with_anything_in_it_decodes_to_its_size_or_is_refused(copy, small_run, data):
+    record = load_level(small_run / "l0.ckpt")
+    place = record
+    keys = sorted(place)
+    key = data.draw(st.sampled_from(keys))
+    while isinstance(place[key], dict) and data.draw(st.booleans()):
+        place = place[key]
+        key = data.draw(st.sampled_from(sorted(place)))
+    place[key] = data.draw(anything)
+    (copy / "l0.ckpt").write_bytes(_pack(_LEVEL, record))
+    decoded = decodes_or_says_why(copy)
+    assert decoded is None or decoded.shape == (3, 75, 100)
+
+
+@fuzz
+@given(data=st.data())
+def test_swapped_tensors_decode_to_the_size_or_are_refused(copy, small_run, data):
+    record = load_level(small_run / "l0.ckpt")
+    names = sorted(record["network"])
+    one, other = data.draw(st.sampled_from(names)), data.draw(st.sampled_from(names))
+    record["network"][one], record["network"][other] = record["network"][other], record["network"][one]
+    (copy / "l0.ckpt").write_bytes(_pack(_LEVEL, record))
+    decoded = decodes_or_says_why(copy)
+    assert decoded is None or decoded.shape == (3, 75, 100)
+
+
+def test_a_tensor_that_promises_more_than_the_file_holds_is_refused(copy, small_run):
+    record = load_level(small_run / "l0.ckpt")
+    record["active"] = torch.zeros(1, dtype=torch.bool).expand(2**40)
+    (copy / "l0.ckpt").write_bytes(_pack(_LEVEL, record))
+    assert decodes_or_says_why(copy) is None
+
+
+@fuzz
+@given(how=damage)
+def test_a_damaged_occupancy_file_is_read_or_refused(tmp_path, how):
+    grid = np.zeros((9, 10, 11), dtype=bool)
+    grid[2:5, 3:8, 1:9] = True
+    frame = Frame((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    write_occupancy(tmp_path / "whole.npy", np.packbits(grid, axis=2), 11, frame, {})
+    (tmp_path / "grid.npy").write_bytes(damaged((tmp_path / "whole.npy").read_bytes(), how))
+    try:
+        volume = read_occupancy(tmp_path / "grid.npy", None)
+    except InputError as error:
+        check_message(error, "grid.npy")
+    else:
+        assert volume.values.ndim == 4
+
+
+values = st.one_of(
+    st.integers().map(str), st.floats(allow_subnormal=False).map(str), st.text(min_size=1, max_size=8), st.just("")
+)
+
+
+@fuzz
+@given(
+    name=st.sampled_from(sorted(vars(make_parser().get_defaults()).keys() - {"config"})),
+    given_values=st.lists(values, min_size=1, max_size=3),
+)
+def test_options_are_taken_or_refused_in_one_line(name, given_values):
+    try:
+        options = parse_options(["--path", "x.png", f"--{name}", *given_values])
+    except InputError as error:
+        check_message(error, "")
+    else:
+        assert "/" not in options.exp_name
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "/tmp/x", "..", ".hidden", "a\\b", ""])
+def test_names_that_climb_out_are_refused(name):
+    with pytest.raises(InputError, match="--exp_name"):
+        parse_options(["--path", "x.png", "--exp_name", name])
+
+
+def test_a_disk_that_is_full_leaves_the_old_file_whole(tmp_path):
+    path = tmp_path / "l0.ckpt"
+    write_aside(path, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*l0\.ckpt: File too large"):
+            write_aside(path, bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_newer_format_is_told_from_damage(copy, small_run):
+    record = load_level(small_run / "l0.ckpt")
+    buffer = copy / "l0.ckpt"
+    torch.save(record | {"version": 99}, buffer)
+    with pytest.raises(InputError, match=r"l0\.ckpt has format version 99; this program reads version"):
+        MINER.load(copy)
+
+
+def test_where_fine_levels_are_missing_the_rest_decodes(command, copy, tmp_path):
+    (copy / "l0.ckpt").unlink()
+    assert MINER.load(copy).finest == 1
+    outcome = command("reconstruct.py", copy, "--out", tmp_path / "half.png")
+    assert outcome.status == 0
+    assert "level 1" in outcome.error
+
+
+def test_a_block_that_diverges_is_put_back_and_spoils_no_other(command, tmp_path, monkeypatch):
+    from models.level_module import LevelModule
+
+    monkeypatch.chdir(tmp_path)
+    assert command("train.py", *SMALL_FIT).status == 0
+    clean = load_level(Path("ckpts/small/l0.ckpt"))
+    step = LevelModule.training_step
+
+    def planted(module, visit, index):
+        step(module, visit, index)
+        if module.level == 0 and visit.epochs.start == 0:
+            with torch.no_grad():
+                module.twin.weight[0][3] = torch.nan  # in the first period: nothing good was seen of it yet
+        if module.level == 0 and visit.epochs.start == 40:
+            with torch.no_grad():
+                module.twin.bias[1][0] = torch.inf
+
+    monkeypatch.setattr(LevelModule, "training_step", planted)
+    outcome = command("train.py", *SMALL_FIT, "--exp_name", "sick")
+    assert outcome.status == 0
+    assert "2 of" in outcome.error
+    assert "blocks diverged and were put back" in outcome.error
+    sick = load_level(Path("ckpts/sick/l0.ckpt"))
+    assert sick["diverged"] == 2
+    differs = torch.zeros(len(clean["network"]["amplitude"]), dtype=torch.bool)
+    for name, tensor in sick["network"].items():
+        assert tensor.isfinite().all()
+        differs |= (tensor != clean["network"][name]).flatten(1).any(1)
+    assert differs.nonzero().flatten().tolist()[:2] == [0, 3]
+    assert differs.sum() == 2
+    assert (sick["network"]["weight.2"][3] == 0).all(), "silenced: the base is kept"

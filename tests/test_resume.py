@@ -1,0 +1,186 @@
+"""A run that is stopped anywhere and resumed ends as if it had not been stopped."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ASTRONAUT, SMALL_FIT
+
+import train
+from models.miner import MINER
+from utils.checkpoint import level_path, load_state, state_path
+
+N_KILLS = int(os.environ.get("KILLS", 5))
+FIT = [*SMALL_FIT, "--val_freq", "20", "--save_every", "0"]
+N_EPOCHS = {"fused": ["40", "60", "300"], "reference": ["20", "20", "60"]}
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["train"])
+
+
+def fit(folder: Path, arguments: list[str], visit_points: int) -> None:
+    """What a process of its own does."""
+    os.chdir(folder)
+    os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    sys.argv = ["train.py", *arguments]
+    train._VISIT_POINTS = {"cpu": visit_points}
+    train.cli()
+
+
+def start(folder: Path, arguments: list[str], visit_points: int = 2**12) -> multiprocessing.Process:
+    process = FORKS.Process(target=fit, args=(folder, arguments, visit_points))
+    process.start()
+    return process
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("ckpts/small/l*.ckpt")}
+
+
+@pytest.fixture(scope="module", params=["fused", "reference"])
+def uninterrupted(request, tmp_path_factory) -> tuple[list[str], dict[str, bytes], float]:
+    """The command, the files it leaves, and how long it takes."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    arguments = [*FIT, "--backend", request.param, "--num_epochs", *N_EPOCHS[request.param]]
+    warm = FORKS.Process(target=int)  # the imports, which all processes share
+    warm.start()
+    warm.join()
+    began = time.monotonic()
+    process = start(folder, arguments)
+    process.join()
+    assert process.exitcode == 0
+    return arguments, files(folder), time.monotonic() - began
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(uninterrupted, tmp_path):
+    arguments, expected, seconds = uninterrupted
+    generator = random.Random(os.environ.get("KILLS_SEED", 0))
+    kills = runs = 0
+    while kills < N_KILLS:
+        folder = tmp_path / f"run{runs}"
+        folder.mkdir()
+        runs += 1
+        while True:
+            process = start(folder, [*arguments, "--resume"])
+            process.join(generator.uniform(0, 0.5) * seconds if kills < N_KILLS else None)
+            if process.exitcode is not None:
+                break
+            process.kill()
+            process.join()
+            kills += 1
+        assert process.exitcode == 0, (folder / "output.txt").read_text()
+        assert files(folder) == expected
+        assert not state_path(folder / "ckpts/small").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_is_saved_and_the_command_that_is_printed_goes_on(uninterrupted, tmp_path, number, status):
+    arguments, expected, _ = uninterrupted
+    process = start(tmp_path, arguments)
+    while not state_path(tmp_path / "ckpts/small").exists():
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == status
+    said = (tmp_path / "output.txt").read_text()
+    assert "Traceback" not in said
+    printed = said.splitlines()[-1].partition("this goes on: python train.py ")[2].split()
+    assert printed == [*arguments, "--resume"]
+    process = start(tmp_path, printed, visit_points=2**14)
+    process.join()
+    assert process.exitcode == 0
+    assert files(tmp_path) == expected, "however large the visits are"
+
+
+def test_a_finished_run_says_so(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("train.py", *SMALL_FIT, "--resume").status == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("ckpts/small/*")}
+    again = command("train.py", *SMALL_FIT, "--resume", "--log_image")
+    assert again.status == 0
+    assert again.out.startswith("ckpts/small is finished")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("ckpts/small/*")} == before
+
+
+def test_more_epochs_at_the_finest_level_give_what_they_would_have_given(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("train.py", *SMALL_FIT, "--num_epochs", 20, 20, 40).status == 0
+    fewer = command("train.py", *SMALL_FIT, "--num_epochs", 20, 20, 30, "--resume")
+    assert "level 0 of ckpts/small has 40 epochs, --num_epochs asks for 30" in fewer.error
+    other = command("train.py", *SMALL_FIT, "--num_epochs", 20, 30, 40, "--resume")
+    assert "level 1 of ckpts/small has 20 epochs, --num_epochs asks for 30" in other.error
+    assert command("train.py", *SMALL_FIT, "--num_epochs", 20, 20, 80, "--resume").status == 0
+    assert command("train.py", *SMALL_FIT, "--num_epochs", 20, 20, 80, "--exp_name", "fresh").status == 0
+    resumed, fresh = MINER.load("ckpts/small"), MINER.load("ckpts/fresh")
+    assert torch.equal(resumed.decode(), fresh.decode())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--lr", "0.01"], "another --lr;"),
+        (["--n_hidden", "21", "--seed", "3"], "another --n_hidden, --seed;"),
+        (["--input_size", "99", "75"], "another --input_size;"),
+    ],
+)
+def test_options_that_change_the_result_are_refused_by_name(command, small_copy, change, message):
+    outcome = command("train.py", *SMALL_FIT, *change, "--resume")
+    assert outcome.status not in (0, None)
+    assert message in outcome.error
+    assert len(outcome.error.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def small_copy(small_run, tmp_path, monkeypatch) -> Path:
+    """A copy of the finished small run, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ckpts/small").mkdir(parents=True)
+    for path in small_run.iterdir():
+        if path.is_file():
+            (tmp_path / "ckpts/small" / path.name).write_bytes(path.read_bytes())
+    return tmp_path / "ckpts/small"
+
+
+def test_another_picture_is_refused(command, small_copy, tmp_path):
+    import cv2
+
+    picture = cv2.imread(str(ASTRONAUT))
+    cv2.imwrite(str(tmp_path / "other.png"), picture[::-1])
+    outcome = command("train.py", *SMALL_FIT, "--path", tmp_path / "other.png", "--resume")
+    assert "another signal" in outcome.error
+
+
+def test_without_resume_an_unfinished_run_is_left_alone(command, small_copy):
+    (small_copy / "metrics.json").unlink()
+    outcome = command("train.py", *SMALL_FIT)
+    assert "already holds an unfinished fit: --resume goes on with it" in outcome.error
+    level_path(small_copy, 0).unlink()
+    assert command("train.py", *SMALL_FIT, "--resume").status == 0
+    assert json.loads((small_copy / "metrics.json").read_text())["psnr"] > 31
+
+
+def test_a_damaged_state_is_told_in_one_line(command, small_copy):
+    level_path(small_copy, 0).unlink()
+    state_path(small_copy).write_bytes(b"PK nonsense")
+    outcome = command("train.py", *SMALL_FIT, "--resume")
+    assert "state.ckpt is damaged" in outcome.error
+    assert len(outcome.error.strip().splitlines()) == 1
+
+
+def test_two_runs_of_one_name_exclude_each_other(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    process = start(tmp_path, [*SMALL_FIT, "--num_epochs", "100000", "--val_freq", "10"])
+    while not state_path(tmp_path / "ckpts/small").exists():
+        time.sleep(0.02)
+    second = command("train.py", *SMALL_FIT, "--overwrite")
+    assert second.error.strip() == ("error: ckpts/small is being fitted by another process: another --exp_name works")
+    process.kill()
+    process.join()
+    assert load_state(tmp_path / "ckpts/small")["level"] == 2
+    assert command("train.py", *SMALL_FIT, "--num_epochs", 1, "--overwrite").status == 0, "a crash leaves no lock"
