@@ -349,7 +349,11 @@ def fit_level(
         batch_size=options.batch_size,
     )
     if run.state is not None:
-        module.load_state(run.state["state"])
+        try:
+            module.load_state(run.state["state"])
+        except Exception as error:  # whatever a record that was tampered with leads to
+            path = state_path(run.ckpts)
+            raise InputError(f"{path} does not fit together: without it, --resume fits level {index} anew") from error
         run.state = None
     if module.is_done:
         return module.outcome()

@@ -15,7 +15,7 @@ from conftest import ASTRONAUT, SMALL_FIT
 
 import train
 from models.miner import MINER
-from utils.checkpoint import level_path, load_state, state_path
+from utils.checkpoint import level_path, load_state, save_state, state_path
 
 N_KILLS = int(os.environ.get("KILLS", 5))
 FIT = [*SMALL_FIT, "--val_freq", "20", "--save_every", "0"]
@@ -171,6 +171,21 @@ def test_a_damaged_state_is_told_in_one_line(command, small_copy):
     outcome = command("train.py", *SMALL_FIT, "--resume")
     assert "state.ckpt is damaged" in outcome.error
     assert len(outcome.error.strip().splitlines()) == 1
+
+
+def test_a_state_that_does_not_fit_is_told_in_one_line(command, small_copy, tmp_path, monkeypatch):
+    arguments = [*SMALL_FIT, "--exp_name", "stopped", "--num_epochs", "40"]
+    process = start(tmp_path, [*arguments, "--val_freq", "1"])
+    while not state_path(tmp_path / "ckpts/stopped").exists():
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    state = load_state(tmp_path / "ckpts/stopped")
+    state["state"]["training_blocks"] = torch.arange(100, 200)
+    save_state(tmp_path / "ckpts/stopped", {name: state[name] for name in ("level", "run", "options", "state")})
+    outcome = command("train.py", *arguments, "--val_freq", "1", "--resume")
+    assert "state.ckpt does not fit together" in outcome.error
+    assert "Traceback" not in outcome.error
 
 
 def test_two_runs_of_one_name_exclude_each_other(command, tmp_path, monkeypatch):

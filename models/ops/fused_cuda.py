@@ -136,12 +136,22 @@ def _forward(
 
 
 @triton.jit
-def _step(parameter, first, second, gradient, rate, rectified, gain1, keep2, gain2, eps):
-    """RAdam, by the two rates of radam.step_rates."""
-    first += (gradient - first) * gain1
-    second = second * keep2 + gradient * gradient * gain2
-    adapted = tl.where(rectified > 0, rectified / (tl.sqrt(second) + eps), 1.0)
-    return parameter - rate * first * adapted, first, second
+def _step(
+    parameters, firsts, seconds, gradients, scale, rate, rectified, gain1, keep2, gain2, eps, count: tl.constexpr
+):
+    """RAdam, by the two rates of radam.step_rates, for tuples of parameters, moments and unscaled gradients."""
+    new_parameters = ()
+    new_firsts = ()
+    new_seconds = ()
+    for index in tl.static_range(count):
+        gradient = gradients[index] * scale
+        first = firsts[index] + (gradient - firsts[index]) * gain1
+        second = seconds[index] * keep2 + gradient * gradient * gain2
+        adapted = tl.where(rectified > 0, rectified / (tl.sqrt(second) + eps), 1.0)
+        new_parameters = new_parameters + (parameters[index] - rate * first * adapted,)
+        new_firsts = new_firsts + (first,)
+        new_seconds = new_seconds + (second,)
+    return new_parameters, new_firsts, new_seconds
 
 
 @triton.jit
@@ -260,47 +270,18 @@ def _fit(
         scale = 2.0 / count / (mean + loss_eps) / loss_scale
         rate = tl.load(rates + 2 * step)
         rectified = tl.load(rates + 2 * step + 1)
-        new_weights = ()
-        new_weights1 = ()
-        new_weights2 = ()
-        new_biases = ()
-        new_biases1 = ()
-        new_biases2 = ()
-        for layer in tl.static_range(n_layers):
-            value, first, second = _step(
-                weights[layer], weights1[layer], weights2[layer], weight_gradients[layer] * scale,
-                rate, rectified, gain1, keep2, gain2, eps,
-            )  # fmt: skip
-            new_weights = new_weights + (value,)
-            new_weights1 = new_weights1 + (first,)
-            new_weights2 = new_weights2 + (second,)
-            value, first, second = _step(
-                biases[layer], biases1[layer], biases2[layer], bias_gradients[layer] * scale,
-                rate, rectified, gain1, keep2, gain2, eps,
-            )  # fmt: skip
-            new_biases = new_biases + (value,)
-            new_biases1 = new_biases1 + (first,)
-            new_biases2 = new_biases2 + (second,)
-        new_widths = ()
-        new_widths1 = ()
-        new_widths2 = ()
-        for layer in tl.static_range(n_widths):
-            value, first, second = _step(
-                widths[layer], widths1[layer], widths2[layer], width_gradients[layer] * scale,
-                rate, rectified, gain1, keep2, gain2, eps,
-            )  # fmt: skip
-            new_widths = new_widths + (value,)
-            new_widths1 = new_widths1 + (first,)
-            new_widths2 = new_widths2 + (second,)
-        weights = new_weights
-        weights1 = new_weights1
-        weights2 = new_weights2
-        biases = new_biases
-        biases1 = new_biases1
-        biases2 = new_biases2
-        widths = new_widths
-        widths1 = new_widths1
-        widths2 = new_widths2
+        weights, weights1, weights2 = _step(
+            weights, weights1, weights2, weight_gradients,
+            scale, rate, rectified, gain1, keep2, gain2, eps, n_layers,
+        )  # fmt: skip
+        biases, biases1, biases2 = _step(
+            biases, biases1, biases2, bias_gradients,
+            scale, rate, rectified, gain1, keep2, gain2, eps, n_layers,
+        )  # fmt: skip
+        widths, widths1, widths2 = _step(
+            widths, widths1, widths2, width_gradients,
+            scale, rate, rectified, gain1, keep2, gain2, eps, n_widths,
+        )  # fmt: skip
 
         epoch_loss += mean * (n_batch.to(tl.float32) / n_points)
         if start + batch_size >= n_points:
