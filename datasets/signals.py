@@ -21,6 +21,7 @@ from torch import Tensor
 from utils.checkpoint import write_aside
 from utils.errors import InputError, one_line, size_text
 from utils.frame import Frame
+from utils.memory import check_memory
 
 PIL.Image.MAX_IMAGE_PIXELS = None
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong is told in our own words
@@ -97,10 +98,14 @@ def _read_other(path: Path) -> tuple[np.ndarray, int]:
     orientation = 1
     try:
         with PIL.Image.open(path) as picture:
+            n_values = picture.width * picture.height * len(picture.getbands())
+            check_memory(path, picture.size[::-1], n_values * (2 if picture.mode.startswith("I") else 1))
             orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
             if picture.format in ("JPEG", "MPO"):  # Pillow refuses a truncated one, OpenCV makes up the rest
                 pixels = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
                 return pixels.reshape(*pixels.shape[:2], -1), orientation
+    except InputError:
+        raise
     except PIL.UnidentifiedImageError:
         pass  # OpenCV may know it, if only to tell what it holds
     except (OSError, SyntaxError, ValueError, MemoryError) as error:
@@ -116,11 +121,14 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, int]:
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
+            check_memory(path, (page.imagelength, page.imagewidth), page.nbytes)
             pixels, axes, photometric = page.asarray(), page.axes, page.photometric
             colormap, orientation = page.colormap, page.tags.valueof("Orientation", default=1)
             bits, samples = page.bitspersample, page.extrasamples
             if photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG:
                 photometric = tifffile.PHOTOMETRIC.RGB  # as the decoder gives it
+    except InputError:
+        raise
     except Exception as error:  # whatever a damaged file leads to
         raise InputError(f"{path} is no TIFF that can be read ({one_line(error)})") from error
     if axes not in ("YX", "YXS", "SYX") or photometric not in _TIFF_COLOURS or pixels.size == 0:
@@ -265,9 +273,11 @@ def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
             raise InputError(f"{path} is damaged: its bits are not those of {size_text((depth, height, width))} voxels")
         if not (np.isfinite(stored["centre"]).all() and np.isfinite(stored["half_extents"]).all()):
             raise InputError(f"{path} is damaged: it does not tell where its voxels lie")
+        check_memory(path, (depth, height, width), depth * height * width)
         grid = np.unpackbits(stored["bits"], axis=2, count=width)
         frame = Frame(tuple(stored["centre"].tolist()), tuple(stored["half_extents"].tolist()))
     elif stored.ndim == 3 and stored.dtype in (np.bool_, np.uint8):
+        check_memory(path, stored.shape, stored.nbytes)
         grid = stored.astype(np.uint8)
         if grid.size == 0 or grid.max() > 1:
             raise InputError(f"{path} holds values other than 0 and 1, or none")

@@ -3,6 +3,8 @@
 import os
 import resource
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from datasets.signals import read_occupancy, write_occupancy
 from models.miner import MINER
 from opt import make_parser, parse_options
+from utils import memory
 from utils.checkpoint import _LEVEL, _pack, load_level, write_aside
 from utils.errors import InputError
 from utils.frame import Frame
@@ -180,6 +183,26 @@ def test_a_disk_that_is_full_leaves_the_old_file_whole(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_that_promises_more_than_memory_holds_is_refused(command, tmp_path):
+    header = struct.pack(">IIBBBBB", 900_000, 800_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "huge.png").write_bytes(png + struct.pack(">I", 10) + b"IDAT" + bytes(14))
+    outcome = command("train.py", "--path", tmp_path / "huge.png", "--exp_name", "huge")
+    assert outcome.status not in (0, None)
+    assert "huge.png is 900000x800000: reading it takes 2011.7 GiB, and" in outcome.error
+    assert len(outcome.error.strip().splitlines()) == 1
+
+
+def test_an_occupancy_grid_that_is_larger_than_memory_is_refused(tmp_path, monkeypatch):
+    np.save(tmp_path / "grid.npy", np.zeros((10, 20, 30), dtype=bool))
+    monkeypatch.setattr(memory, "available_memory", lambda: 5999)
+    with pytest.raises(InputError, match=r"grid\.npy is 30x20x10: reading it takes"):
+        read_occupancy(tmp_path / "grid.npy")
+    monkeypatch.setattr(memory, "available_memory", lambda: 6000)
+    assert read_occupancy(tmp_path / "grid.npy").values.shape == (1, 10, 20, 30)
 
 
 def test_a_newer_format_is_told_from_damage(copy, small_run):
