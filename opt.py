@@ -31,6 +31,15 @@ class OneLineParser(ArgumentParser):
         raise InputError(f"{message} (see --help)") from ex
 
 
+def add_backend_option(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--backend",
+        choices=["auto", "reference", "fused"],
+        default="auto",
+        help="how networks are computed: fused kernels, or plain torch; auto is fused where that can serve",
+    )
+
+
 def make_parser() -> ArgumentParser:
     parser = OneLineParser(
         prog="train.py",
@@ -126,12 +135,7 @@ def make_parser() -> ArgumentParser:
         default=16384,
         help="blocks evaluated at once in validation and decoding; less saves memory",
     )
-    add(
-        "--backend",
-        choices=["auto", "reference", "fused"],
-        default="auto",
-        help="how networks are computed: fused kernels, or plain torch; auto is fused where that can serve",
-    )
+    add_backend_option(parser)
     add("--accelerator", choices=["auto", "cpu", "gpu", "mps"], default="auto", help="where to train")
     return parser
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datasets.signals import check_picture_path, read_occupancy, read_picture, write_picture
 from models.miner import MINER, Window, is_inside, whole
-from opt import OneLineParser, device_of
+from opt import OneLineParser, add_backend_option, device_of
 from utils.checkpoint import write_aside
 from utils.errors import InputError, run_command, size_text
 from utils.figures import draw_blocks
@@ -40,12 +40,7 @@ def make_parser() -> OneLineParser:
     )
     add("--original", type=str, help="what was fitted, to compare with: the picture; the mesh, or its occupancy file")
     add("--b_chunks", type=int, default=16384, help="blocks evaluated at once, at most; less saves memory")
-    add(
-        "--backend",
-        choices=["auto", "reference", "fused"],
-        default="auto",
-        help="how networks are computed: fused kernels, or plain torch; auto is fused where that can serve",
-    )
+    add_backend_option(parser)
     add("--accelerator", choices=["cpu", "gpu", "mps"], default="cpu", help="where to decode")
 
     # pictures

@@ -84,7 +84,8 @@ class LevelModule(LightningModule):
         self.progress = {"loss": "-", metric.name: "-", "blocks": str(network.n_blocks)}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return make_optimizer(self.twin, self.lr, self.first_moments)
+        moments, self.first_moments = self.first_moments, None  # the optimizer's from here on
+        return make_optimizer(self.twin, self.lr, moments)
 
     def on_train_start(self) -> None:
         if self.n_epochs_done == 0:

@@ -29,13 +29,13 @@ def poisoned():
     torch.use_deterministic_algorithms(False)
 
 
-def fit(backend, case, device, epochs=range(N_EPOCHS), started=None, double=False):
+def fit(backend, case, device, epochs=range(N_EPOCHS), double=False):
     """Network, optimizer and losses after some epochs."""
     n_points, batch_size, *_ = case
     network, coords, target = (part.to(device) for part in problem(case))
     if double:
         network, coords, target = network.double(), coords.double(), target.double()
-    network, optimizer = started or (network, make_optimizer(network, 3e-2))
+    optimizer = make_optimizer(network, 3e-2)
     order = point_order(2, 1, range(N_EPOCHS), n_points)[epochs.start : epochs.stop].to(device)
     lr = torch.linspace(3e-2, 1e-2, N_EPOCHS)[epochs.start : epochs.stop]
     return network, optimizer, backend.fit_points(network, optimizer, coords, target, order, batch_size, lr)

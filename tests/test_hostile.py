@@ -165,7 +165,7 @@ def test_options_are_taken_or_refused_in_one_line(name, given_values):
         assert "/" not in options.exp_name
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "/tmp/x", "..", ".hidden", "a\\b", ""])
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "/elsewhere", "..", ".hidden", "a\\b", ""])
 def test_names_that_climb_out_are_refused(name):
     with pytest.raises(InputError, match="--exp_name"):
         parse_options(["--path", "x.png", "--exp_name", name])

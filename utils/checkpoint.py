@@ -134,6 +134,6 @@ def _check_tensors(value: Any) -> None:
     elif isinstance(value, dict):
         for part in value.values():
             _check_tensors(part)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for part in value:
             _check_tensors(part)
