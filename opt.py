@@ -15,7 +15,7 @@ from utils.errors import InputError, one_line, size_text
 
 _LISTS = ("input_size", "patch_size", "num_epochs")
 _MOST_PIXELS = 2**20  # along an axis
-_HANDLING = ("config", "overwrite", "resume", "save_every")
+_HANDLING = ("config", "overwrite", "resume", "save_every", "dry_run")
 _NOT_IDENTIFYING = ("path", "num_epochs", "exp_name", "log_image", "b_chunks", "backend", "accelerator")
 
 ROOT = Path(__file__).resolve().parent
@@ -119,6 +119,14 @@ def make_parser() -> ArgumentParser:
         const=True,
         default=False,
         help="go on with an interrupted run of the same name and options; it ends as if it had not been interrupted",
+    )
+    add(
+        "--dry_run",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="only print how many blocks, parameters and how much memory the run takes at most",
     )
     add("--save_every", type=float, default=300, help="seconds between savings of a level, besides every validation")
     add(

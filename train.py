@@ -9,13 +9,9 @@ import json
 import logging
 import math
 import platform
-import resource
-import shlex
 import shutil
-import signal as signals
 import sys
 import warnings
-import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,39 +24,35 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from datasets.datamodule import LevelDataModule
-from datasets.signals import read_occupancy, read_picture
+from datasets.signals import read_header, read_occupancy, read_picture
 from datasets.targets import LevelTarget, coarsest_target, finer_target
 from models.block_mlp import BlockMLP, init_blocks_
 from models.encoding import encode, encoded_width
 from models.level_module import BlockPruning, LevelImages, LevelModule, LevelProgressBar, StateSaver
 from models.miner import MINER, Level, refine, whole
-from models.ops import choose_backend
-from models.ops.reference import blocks_at_once
+from models.ops import choose_backend, reference
+from models.ops.reference import blocks_at_once, points_at_once
 from opt import (
     check_size,
     device_of,
-    dump_options,
     epochs_of_level,
-    identifying_options,
     parse_options,
     per_axis,
     recorded_options,
 )
+from run import Run, check_folder
 from utils.blocks import block_coords
 from utils.checkpoint import (
-    find_levels,
-    level_path,
-    load_level,
-    load_state,
     lock,
-    save_level,
     save_state,
     state_path,
     write_aside,
 )
 from utils.errors import InputError, Interrupted, run_command, size_text
+from utils.memory import available_memory, bound_memory, peak_memory, used_memory
 from utils.metrics import Metric, iou, psnr
-from utils.pyramid import pyramid, upsample_whole
+from utils.pyramid import level_size, pyramid, upsample_whole
+from utils.stop import StopSignals
 
 # A visit is some ten seconds of work at most, and on a CPU few enough blocks to stay in its cache: so many steps,
 # so many points times epochs.
@@ -72,9 +64,14 @@ _VISIT_POINTS_ON_DEVICE = 2**30
 def main() -> None:
     options = parse_options(sys.argv[1:])
     ckpts = Path("ckpts") / options.exp_name
-    check_folder(ckpts, options)
+    if not options.dry_run:
+        check_folder(ckpts, options)
+    size, n_channels = read_size(options)
+    backend = announced_backend(n_channels, options)
+    fits = print_bound(size, n_channels, backend, options)
+    if options.dry_run:
+        sys.exit(0 if fits else 1)
     signal, source = read_signal(options)
-    check_size(options, tuple(signal.shape[1:]))
     ckpts.mkdir(parents=True, exist_ok=True)
 
     metric = psnr if options.task == "image" else iou
@@ -86,130 +83,54 @@ def main() -> None:
             print(f"{ckpts} is finished: {report['parameters']:,} parameters")
             print(metric.line.format(math.inf if report[metric.name] is None else report[metric.name]))
             return
-        report = fit(signal, metric, options, run, stop)
+        resumed = bool(run.done or run.state)
+        report = fit(signal, metric, backend, options, run, stop)
+        report["resumed"] = resumed  # the seconds are then those of the last part alone
         finish(signal, metric, options, ckpts, report)
 
 
-def check_folder(ckpts: Path, options: Namespace) -> None:
-    """InputError where an earlier run is in the way."""
-    unfinished = state_path(ckpts).exists() or not (ckpts / "metrics.json").exists()
-    if (find_levels(ckpts) or state_path(ckpts).exists()) and not (options.overwrite or options.resume):
-        raise InputError(
-            f"{ckpts} already holds {'an unfinished fit: --resume goes on with it' if unfinished else 'a fit'}"
-            f"{',' if unfinished else ':'} --overwrite replaces it, another --exp_name keeps it"
-            + ("" if sys.argv[1:] else " (python train.py --config configs/quickstart.yaml --overwrite)")
-        )
+def read_size(options: Namespace) -> tuple[tuple[int, ...], int]:
+    """Size and channels of the signal, from its file's header."""
+    header = read_header(options.path, options.task)
+    if options.input_size:
+        size = per_axis(options.input_size, n_dims(options))
+    elif header is None:
+        raise InputError(f"{options.path} holds flat bits, which do not tell their size: add --input_size")
+    else:
+        size = header.size
+    check_size(options, size)
+    return size, header.n_channels if header else 1
 
 
-class StopSignals:
-    """While it is entered, the first SIGINT or SIGTERM asks for a stop; called, it tells whether one was."""
-
-    def __init__(self):
-        self.received: int | None = None
-
-    def __call__(self) -> bool:
-        return self.received is not None
-
-    def __enter__(self) -> "StopSignals":
-        self.before = {number: signals.signal(number, self._take) for number in (signals.SIGINT, signals.SIGTERM)}
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> None:
-        for number, handler in self.before.items():
-            signals.signal(number, handler)
-        if isinstance(error, Interrupted):
-            again = shlex.join(["python", *sys.argv, *([] if "--resume" in sys.argv else ["--resume"])])
-            word = "terminated" if self.received == signals.SIGTERM else "interrupted"
-            print(f"error: {word}; what is done is saved, this goes on: {again}", file=sys.stderr)
-            sys.exit(128 + self.received)
-
-    def _take(self, number: int, _: Any) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = number
-        print("\nstopping at the end of the visit (once more to stop at once)", file=sys.stderr)
-
-
-class Run:
-    """What a run is, and how much of it is in its folder already.
-
-    identity: what its files share: the signal, and the options that change the result
-    done: its levels that are complete, with their records
-    state: where it stands inside the next level, or None
-    """
-
-    def __init__(self, ckpts: Path, options: Namespace, signal: Tensor, source: dict[str, Any]):
-        self.ckpts = ckpts
-        self.options = recorded_options(options)
-        self.identity = {
-            "n_scales": options.n_scales,
-            "n_channels": len(signal),
-            "size": list(signal.shape[1:]),
-            "source": source | {"crc32": zlib.crc32(signal.numpy())},
-            "options": identifying_options(options),
-        }
-        self.done: dict[int, dict[str, Any]] = {}
-        self.state: dict[str, Any] | None = None
-        if options.resume:
-            self._find(options)
-        elif state_path(ckpts).exists():
-            state_path(ckpts).unlink()
-        if not self.done and self.state is None:
-            shutil.rmtree(Path("logs") / options.exp_name, ignore_errors=True)
-
-    @property
-    def is_finished(self) -> bool:
-        return len(self.done) == self.identity["n_scales"] and (self.ckpts / "metrics.json").exists()
-
-    def _find(self, options: Namespace) -> None:
-        records = {level: load_level(level_path(self.ckpts, level)) for level in find_levels(self.ckpts)}
-        state = load_state(self.ckpts)
-        begun_anew = state is not None and state["run"] == self.identity and state["level"] == options.n_scales - 1
-        others = [record["run"] for record in [*records.values(), *([state] if state else [])]]
-        strange = [name for other in others for name in different_options(self.identity, other)]
-        if strange and not begun_anew:
-            if options.overwrite:
-                return
-            raise InputError(
-                f"--resume: {self.ckpts} was fitted with another {', '.join(dict.fromkeys(strange))}; "
-                "the same works, or --overwrite, or another --exp_name"
-            )
-        self.done = {} if begun_anew else records
-        self.state = state if state and state["level"] not in self.done else None
-        for level, record in [*self.done.items(), *([(state["level"], state)] if self.state else [])]:
-            before, now = (
-                epochs_of_level(record["options"]["num_epochs"], level),
-                epochs_of_level(options.num_epochs, level),
-            )
-            if level == 0 and now > before:  # with its own schedule, so from its beginning
-                self.done.pop(0, None)
-                self.state = None
-            elif now != before:
-                raise InputError(
-                    f"--resume: level {level} of {self.ckpts} has {before} epochs, --num_epochs asks for {now}; "
-                    "the same works, and at the finest level more"
-                )
-
-    def header(self, level: int) -> dict[str, Any]:
-        return {"level": level, "run": self.identity, "options": self.options}
-
-    def save_level(self, index: int, level: Level, outcome: dict[str, int]) -> None:
-        """Its checkpoint; the files of an earlier run go when there is the first to put in their place."""
-        if index == self.identity["n_scales"] - 1:
-            remove_run(self.ckpts)
-            write_aside(self.ckpts / "options.yaml", dump_options(self.options).encode())
-        (self.ckpts / "metrics.json").unlink(missing_ok=True)
-        save_level(level_path(self.ckpts, index), self.header(index) | outcome | level.record())
-        state_path(self.ckpts).unlink(missing_ok=True)
-
-
-def different_options(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """What two runs do not share, in words."""
-    if mine == other:
-        return []
-    theirs, options = other["options"], mine["options"]
-    names = [f"--{name}" for name in options if options[name] != theirs.get(name)]
-    return names or ["signal (its file holds something else)"]
+def print_bound(size: tuple[int, ...], n_channels: int, backend: ModuleType, options: Namespace) -> bool:
+    """Say what the run takes at most, a dry run for each level; returns whether this machine has the memory."""
+    sizes = [level_size(size, level) for level in range(options.n_scales)]
+    networks = [BlockMLP(1, **network_shape(n_channels, index, options)) for index in range(len(sizes))]
+    device = device_of(options.accelerator)
+    bound = bound_memory(
+        sizes,
+        n_channels,
+        per_axis(options.patch_size, n_dims(options)),
+        [network.n_parameters for network in networks],
+        points_at_once(torch.device(device)) * max(map(activation_width, networks)) if backend is reference else 0,
+        on_device=device != "cpu",
+    )
+    if options.dry_run:
+        for level in reversed(range(options.n_scales)):
+            blocks, parameters = bound.blocks[level], bound.parameters[level]
+            print(f"level {level}: {size_text(sizes[level])}, {blocks:,} blocks, {parameters:,} parameters at most")
+    free = available_memory()
+    fits = free is None or bound.host - used_memory() <= free
+    if device == "cuda":
+        fits &= bound.device <= torch.cuda.mem_get_info()[0]
+    amounts = [f"{bound.host / 2**20:,.0f} MiB of memory"]
+    if bound.device:
+        amounts.append(f"{bound.device / 2**20:,.0f} MiB on the device")
+    verdict = "fits this machine" if fits else "may not fit this machine"
+    print(
+        f"at most {sum(bound.blocks):,} blocks, {sum(bound.parameters):,} parameters, {', '.join(amounts)}: {verdict}"
+    )
+    return fits
 
 
 def finish(signal: Tensor, metric: Metric, options: Namespace, ckpts: Path, report: dict[str, Any]) -> None:
@@ -249,10 +170,12 @@ def read_signal(options: Namespace) -> tuple[Tensor, dict[str, Any]]:
     return picture.values, {"bits": picture.bits}
 
 
-def fit(signal: Tensor, metric: Metric, options: Namespace, run: Run, stop: StopSignals) -> dict[str, Any]:
+def fit(
+    signal: Tensor, metric: Metric, backend: ModuleType, options: Namespace, run: Run, stop: StopSignals
+) -> dict[str, Any]:
     """Fit the levels that are not done yet, coarse to fine; each one's checkpoint is written as it is done."""
     signals = pyramid(signal, options.n_scales)
-    backend, device = announced_backend(len(signal), options), device_of(options.accelerator)
+    device = device_of(options.accelerator)
     start, levels, reconstruction = time.perf_counter(), [], None
     for index in reversed(range(options.n_scales)):
         signal = signals.pop()
@@ -265,7 +188,7 @@ def fit(signal: Tensor, metric: Metric, options: Namespace, run: Run, stop: Stop
             if reconstruction is None:
                 target = coarsest_target(signal, patch_size, metric)
             else:
-                residual = options.pyr == "laplacian"
+                residual = is_residual(options, index)
                 target = finer_target(signal, base, patch_size, metric, options.loss_thr, residual)
             level = make_level(target, options, index)
             record = {"epochs": 0, "diverged": 0}
@@ -285,21 +208,32 @@ def fit(signal: Tensor, metric: Metric, options: Namespace, run: Run, stop: Stop
     return {"levels": levels[::-1], "seconds": {"fit": time.perf_counter() - start}}
 
 
-def network_shape(n_dims: int, n_channels: int, residual: bool, options: Namespace) -> dict[str, Any]:
+def is_residual(options: Namespace, level: int) -> bool:
+    return options.pyr == "laplacian" and level < options.n_scales - 1
+
+
+def n_dims(options: Namespace) -> int:
+    return 2 if options.task == "image" else 3
+
+
+def network_shape(n_channels: int, level: int, options: Namespace) -> dict[str, Any]:
     return dict(
-        n_in=encoded_width(n_dims, options.n_freq if options.use_pe else None),
+        n_in=encoded_width(n_dims(options), options.n_freq if options.use_pe else None),
         n_out=n_channels,
         n_layers=options.n_layers,
         n_hidden=options.n_hidden,
-        output="sine" if residual else "sigmoid",
+        output="sine" if is_residual(options, level) else "sigmoid",
     )
+
+
+def activation_width(network: BlockMLP) -> int:
+    """Values that a point takes on its way through a network."""
+    return sum(weight.shape[1] for weight in network.weight) + network.shape["n_out"]
 
 
 def announced_backend(n_channels: int, options: Namespace) -> ModuleType:
     """The backend for all levels; says which it is."""
-    n_dims = 2 if options.task == "image" else 3
-    residuals = {False, options.n_scales > 1 and options.pyr == "laplacian"}
-    shapes = [network_shape(n_dims, n_channels, residual, options) for residual in residuals]
+    shapes = [network_shape(n_channels, level, options) for level in {0, options.n_scales - 1}]
     device = device_of(options.accelerator)
     backend = choose_backend(options.backend, shapes, device)
     name = backend.__name__.rpartition(".")[2].partition("_")[0]
@@ -311,7 +245,7 @@ def announced_backend(n_channels: int, options: Namespace) -> ModuleType:
 def make_level(target: LevelTarget, options: Namespace, index: int) -> Level:
     """A level with freshly drawn networks for its active blocks."""
     n_freq = options.n_freq if options.use_pe else None
-    shape = network_shape(len(target.patch_size), len(target.signal), target.residual, options)
+    shape = network_shape(len(target.signal), index, options)
     network = BlockMLP(len(target.active), a=options.a, **shape)
     init_blocks_(network, target.active, options.seed, index)
     network.amplitude.view(-1).copy_(target.amplitude)
@@ -386,6 +320,7 @@ def fit_level(
         val_freq=options.val_freq,
         visit_epochs=max(1, _VISIT_STEPS // -(-len(coords) // options.batch_size)),
         visit_points=_VISIT_POINTS.get(device.type, _VISIT_POINTS_ON_DEVICE),
+        visit_blocks=max(1, points_at_once(device) // options.batch_size),
         check_blocks=blocks_at_once(len(coords), options.b_chunks, device),
     )
     try:
@@ -393,13 +328,6 @@ def fit_level(
     except SystemExit as end:  # what Lightning makes of an interrupt
         raise Interrupted if stop() else KeyboardInterrupt from end
     return module.outcome()
-
-
-def remove_run(ckpts: Path) -> None:
-    """Take an earlier run's files out of its folder."""
-    for level in find_levels(ckpts):
-        level_path(ckpts, level).unlink()
-    (ckpts / "metrics.json").unlink(missing_ok=True)
 
 
 def log_options(options: Namespace, results: dict[str, float]) -> None:
@@ -418,8 +346,7 @@ def finite_or_none(value: float) -> float | None:
 
 def surroundings(accelerator: str) -> dict[str, Any]:
     """Where a run took place and what it took; sizes in MiB."""
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    memory = {"host": host}
+    memory = {"host": peak_memory() / 2**20}
     device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     if accelerator in ("auto", "gpu") and torch.cuda.is_available():
         device = torch.cuda.get_device_name()

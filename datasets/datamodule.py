@@ -54,6 +54,7 @@ class LevelDataModule(LightningDataModule):
         val_freq: epochs between two validations; together they are one period, an epoch to Lightning
         visit_epochs: epochs of a visit, at most
         visit_points: points times epochs of a visit, at most, unless a single block has more
+        visit_blocks: blocks of a visit, at most
         check_blocks: blocks of a check, at most
     """
 
@@ -65,6 +66,7 @@ class LevelDataModule(LightningDataModule):
         val_freq: int,
         visit_epochs: int,
         visit_points: int,
+        visit_blocks: int,
         check_blocks: int,
     ):
         super().__init__()
@@ -73,6 +75,7 @@ class LevelDataModule(LightningDataModule):
         self.val_freq = val_freq
         self.visit_epochs = visit_epochs
         self.visit_points = visit_points
+        self.visit_blocks = visit_blocks
         self.check_blocks = check_blocks
 
     def train_dataloader(self) -> DataLoader:
@@ -96,7 +99,8 @@ class LevelDataModule(LightningDataModule):
             run, first = range(run.stop, run.stop), 0
         while run or run.start < period_end:
             run = run or range(run.start, min(run.start + n_run, period_end))
-            for rows in _ranges(first, len(blocks), max(1, self.visit_points // (n_points * len(run)))):
+            n_blocks = max(1, min(self.visit_blocks, self.visit_points // (n_points * len(run))))
+            for rows in _ranges(first, len(blocks), n_blocks):
                 yield Visit(rows, run, self.target.wanted(blocks[rows]))
             run, first = range(run.stop, run.stop), 0
 

@@ -29,6 +29,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes w
 _SUPPORTED = "PNG, JPEG or TIFF with 8 or 16 bits a channel"
 _DEPTHS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 _EXIF_ORIENTATION = 0x0112
+_EXCHANGED = (5, 6, 7, 8)  # EXIF orientations whose rows are columns
 _OCCUPANCY_FORMAT = b"miner occupancy"
 _ORIGIN_LENGTH = 2048
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
@@ -47,6 +48,53 @@ def check_is_file(path: Path) -> None:
         raise InputError(f"{path}: no such file")
     if not path.is_file():
         raise InputError(f"{path} is no file")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of the signal that it holds.
+
+    size: (h, w), upright, or (d, h, w)
+    n_channels: that reading it gives
+    """
+
+    size: tuple[int, ...]
+    n_channels: int
+
+
+def read_header(path: str | Path, task: str) -> Header | None:
+    """What a picture, or for the task mesh an occupancy file, holds, without reading it; None where it does not tell.
+
+    Errors
+        InputError for a file that is missing or cannot be read
+    """
+    path = Path(path)
+    check_is_file(path)
+    if task == "mesh":
+        stored = _map_array(path)
+        if stored.dtype.names is not None:
+            return Header(_occupancy_size(path, stored), 1)
+        return Header(stored.shape, 1) if stored.ndim == 3 else None
+    try:
+        if _is_tiff(path):
+            with tifffile.TiffFile(path) as tiff:
+                page = tiff.pages[0]
+                size, n_channels = (page.imagelength, page.imagewidth), page.samplesperpixel
+                is_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE
+                has_alpha = n_channels in (2, 4)
+                orientation = page.tags.valueof("Orientation", default=1)
+        else:
+            with PIL.Image.open(path) as picture:
+                size, n_channels = picture.size[::-1], len(picture.getbands())
+                is_palette = picture.mode == "P"
+                has_alpha = "A" in picture.getbands() or "transparency" in picture.info
+                orientation = _orientation(path, picture)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged header leads to
+        raise InputError(f"{path} is no picture that can be read: {_SUPPORTED} works") from error
+    n_channels = 4 if has_alpha else 3 if is_palette or n_channels > 1 else 1
+    return Header(size[::-1] if orientation in _EXCHANGED else size, n_channels)
 
 
 @dataclass(frozen=True)
@@ -73,9 +121,7 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
     """
     path = Path(path)
     check_is_file(path)
-    with path.open("rb") as file:
-        magic = file.read(4)
-    pixels, orientation = (_read_tiff if magic in _TIFF_MAGIC else _read_other)(path)
+    pixels, orientation = (_read_tiff if _is_tiff(path) else _read_other)(path)
     if pixels.dtype not in _DEPTHS:
         raise InputError(f"{path} holds {pixels.dtype} values, which are not supported: {_SUPPORTED} works")
     bits = _DEPTHS[pixels.dtype]
@@ -92,15 +138,18 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
     return Picture(values.div_(2**bits - 1), bits, file_size)
 
 
+def _is_tiff(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in _TIFF_MAGIC
+
+
 def _read_other(path: Path) -> tuple[np.ndarray, int]:
     """Pixels (h, w, c) as they lie in the file, and the EXIF orientation."""
     unreadable = InputError(f"{path} is no picture that can be read: {_SUPPORTED} works")
     orientation = 1
     try:
         with PIL.Image.open(path) as picture:
-            n_values = picture.width * picture.height * len(picture.getbands())
-            check_memory(path, picture.size[::-1], n_values * (2 if picture.mode.startswith("I") else 1))
-            orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+            orientation = _orientation(path, picture)
             if picture.format in ("JPEG", "MPO"):  # Pillow refuses a truncated one, OpenCV makes up the rest
                 pixels = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
                 return pixels.reshape(*pixels.shape[:2], -1), orientation
@@ -114,6 +163,13 @@ def _read_other(path: Path) -> tuple[np.ndarray, int]:
     if pixels is None:
         raise unreadable
     return _swap_red_and_blue(pixels.reshape(*pixels.shape[:2], -1)), orientation
+
+
+def _orientation(path: Path, picture: PIL.Image.Image) -> int:
+    """By its EXIF record, which Pillow may have to read the whole picture for."""
+    n_values = picture.width * picture.height * len(picture.getbands())
+    check_memory(path, picture.size[::-1], n_values * (2 if picture.mode.startswith("I") else 1))
+    return picture.getexif().get(_EXIF_ORIENTATION, 1)
 
 
 def _read_tiff(path: Path) -> tuple[np.ndarray, int]:
@@ -207,7 +263,7 @@ def _swap_red_and_blue(pixels: np.ndarray) -> np.ndarray:
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation: 2 to 4 mirror and turn by 180 degrees, 5 to 8 exchange rows and columns as well."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _EXCHANGED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
@@ -257,20 +313,10 @@ def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
         InputError for a file that is missing, is none of these, or is of another size
     """
     path = Path(path)
-    check_is_file(path)
-    try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # whatever a damaged header leads to
-        raise InputError(f"{path} is no .npy file that can be read ({one_line(error)})") from error
-    if not isinstance(stored, np.ndarray):
-        raise InputError(f"{path} is no .npy file of one array")
+    stored = _map_array(path)
     frame = None
     if stored.dtype.names is not None:
-        if stored.dtype.names != tuple(_occupancy_type((1, 1, 1)).names) or stored["format"] != _OCCUPANCY_FORMAT:
-            raise InputError(f"{path} is no occupancy file")
-        depth, height, width = stored["size"].tolist()
-        if width < 1 or stored["bits"].shape != (depth, height, -(-width // 8)):
-            raise InputError(f"{path} is damaged: its bits are not those of {size_text((depth, height, width))} voxels")
+        depth, height, width = _occupancy_size(path, stored)
         if not (np.isfinite(stored["centre"]).all() and np.isfinite(stored["half_extents"]).all()):
             raise InputError(f"{path} is damaged: it does not tell where its voxels lie")
         check_memory(path, (depth, height, width), depth * height * width)
@@ -289,6 +335,27 @@ def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
         held = size_text(grid.shape)
         raise InputError(f"{path} holds {held} voxels, not the {size_text(size)} of --input_size: leave it out")
     return Volume(torch.from_numpy(np.ascontiguousarray(grid))[None], frame)
+
+
+def _map_array(path: Path) -> np.ndarray:
+    check_is_file(path)
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # whatever a damaged header leads to
+        raise InputError(f"{path} is no .npy file that can be read ({one_line(error)})") from error
+    if not isinstance(stored, np.ndarray):
+        raise InputError(f"{path} is no .npy file of one array")
+    return stored
+
+
+def _occupancy_size(path: Path, stored: np.ndarray) -> tuple[int, int, int]:
+    """(d, h, w) of a file of `write_occupancy`."""
+    if stored.dtype.names != tuple(_occupancy_type((1, 1, 1)).names) or stored["format"] != _OCCUPANCY_FORMAT:
+        raise InputError(f"{path} is no occupancy file")
+    depth, height, width = stored["size"].tolist()
+    if width < 1 or stored["bits"].shape != (depth, height, -(-width // 8)):
+        raise InputError(f"{path} is damaged: its bits are not those of {size_text((depth, height, width))} voxels")
+    return depth, height, width
 
 
 def _unpack_flat(path: Path, stored: np.ndarray, size: tuple[int, int, int] | None) -> np.ndarray:

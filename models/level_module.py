@@ -19,6 +19,7 @@ from utils.figures import highlight_blocks, signed, thumbnail
 from utils.metrics import Metric, n_colours
 from utils.pruning import make_optimizer, select_blocks, set_step
 from utils.rng import point_order
+from utils.stop import StopSignals
 
 
 class LevelModule(LightningModule):
@@ -219,19 +220,22 @@ class StateSaver(Callback):
     Inputs
         save: called with `LevelModule.state()`
         every: seconds
-        is_stop_wanted: asked as often as it may save; training then ends with Interrupted, its state saved
+        stop: asked as often as it may save; training then ends with Interrupted, its state saved
     """
 
-    def __init__(self, save: Callable[[dict[str, Any]], None], every: float, is_stop_wanted: Callable[[], bool]):
+    def __init__(self, save: Callable[[dict[str, Any]], None], every: float, stop: StopSignals):
         self.save = save
         self.every = every
-        self.is_stop_wanted = is_stop_wanted
+        self.stop = stop
         self.saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, module: LevelModule) -> None:
+        self.stop.listen()  # Lightning has its own way with SIGTERM, which ends without saving
 
     def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Any, _: int) -> None:
         if trainer.is_last_batch:
             return  # validation follows, without which the period would not end when training goes on
-        stop = self.is_stop_wanted()
+        stop = self.stop()
         if stop or time.monotonic() - self.saved_at > self.every:
             self._save(module)
         if stop:
@@ -241,7 +245,7 @@ class StateSaver(Callback):
         if module.is_done:
             return  # the level's checkpoint follows
         self._save(module)
-        if self.is_stop_wanted():
+        if self.stop():
             raise Interrupted
 
     def _save(self, module: LevelModule) -> None:

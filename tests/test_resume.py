@@ -79,10 +79,11 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(uninterrupted, 
         assert not state_path(folder / "ckpts/small").exists()
 
 
+@pytest.mark.parametrize("visit_points", [2**12, 2**24], ids=["many_visits", "one_visit_a_period"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stop_is_saved_and_the_command_that_is_printed_goes_on(uninterrupted, tmp_path, number, status):
+def test_a_stop_is_saved_and_the_command_that_is_printed_goes_on(uninterrupted, tmp_path, number, status, visit_points):
     arguments, expected, _ = uninterrupted
-    process = start(tmp_path, arguments)
+    process = start(tmp_path, arguments, visit_points)
     while not state_path(tmp_path / "ckpts/small").exists():
         time.sleep(0.02)
     os.kill(process.pid, number)
@@ -104,7 +105,7 @@ def test_a_finished_run_says_so(command, tmp_path, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("ckpts/small/*")}
     again = command("train.py", *SMALL_FIT, "--resume", "--log_image")
     assert again.status == 0
-    assert again.out.startswith("ckpts/small is finished")
+    assert "ckpts/small is finished" in again.out
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("ckpts/small/*")} == before
 
 
@@ -125,7 +126,7 @@ def test_more_epochs_at_the_finest_level_give_what_they_would_have_given(command
     ("change", "message"),
     [
         (["--lr", "0.01"], "another --lr;"),
-        (["--n_hidden", "21", "--seed", "3"], "another --n_hidden, --seed;"),
+        (["--n_hidden", "21", "--seed", "3", "--backend", "reference"], "another --n_hidden, --seed;"),
         (["--input_size", "99", "75"], "another --input_size;"),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from conftest import ASTRONAUT, ROOT, SMALL_FIT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+import train
 from datasets.signals import read_picture
 from models.miner import MINER
 from opt import dump_options, parse_options, recorded_options
@@ -88,6 +90,38 @@ def test_the_saved_options_repeat_the_run_to_the_bit(command, small_run, tmp_pat
     for level in range(3):
         name = f"ckpts/small/l{level}.ckpt"
         assert (tmp_path / name).read_bytes() == (small_run.parent.parent / name).read_bytes()
+
+
+def test_a_dry_run_writes_nothing_and_counts_what_a_run_without_pruning_has(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = command("train.py", *SMALL_FIT, "--dry_run")
+    assert outcome.status == 0, outcome.error
+    assert not list(tmp_path.iterdir())
+    *levels, total = outcome.out.splitlines()[1:]
+    assert [line.partition(",")[0] for line in levels] == ["level 2: 25x19", "level 1: 50x38", "level 0: 100x75"]
+    assert total.endswith("MiB of memory: fits this machine")
+    assert command("train.py", *SMALL_FIT, "--num_epochs", 1, "--loss_thr", 0).status == 0
+    report = json.loads((tmp_path / "ckpts/small/metrics.json").read_text())
+    n_blocks = sum(level["active_blocks"] for level in report["levels"])
+    assert total.startswith(f"at most {n_blocks:,} blocks, {report['parameters']:,} parameters, ")
+
+
+def test_a_run_that_may_not_fit_is_told_so(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "available_memory", lambda: 2**20)
+    outcome = command("train.py", *SMALL_FIT, "--dry_run")
+    assert outcome.status == 1
+    assert outcome.out.strip().endswith("may not fit this machine")
+
+
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+def test_a_run_takes_the_memory_that_it_says_at_most_and_more_than_half_of_it(tmp_path, backend):
+    arguments = ["--path", ASTRONAUT, "--n_scales", 2, "--num_epochs", 6, "--val_freq", 2, "--backend", backend]
+    command = [sys.executable, ROOT / "train.py", *map(str, arguments), "--accelerator", "cpu"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    bound = int(re.search(r"([\d,]+) MiB of memory", printed)[1].replace(",", ""))
+    used = json.loads((tmp_path / "ckpts/exp/metrics.json").read_text())["peak_memory_mib"]["host"]
+    assert bound / 2 < used <= bound
 
 
 def test_the_psnr_printed_is_that_of_the_files(command, tmp_path, monkeypatch, astronaut):
