@@ -15,7 +15,10 @@ from utils.errors import InputError, one_line, size_text
 
 _LISTS = ("input_size", "patch_size", "num_epochs")
 _MOST_PIXELS = 2**20  # along an axis
-_HANDLING = ("config", "overwrite", "resume", "save_every", "dry_run")
+_HANDLING = (
+    *("config", "overwrite", "resume", "save_every", "dry_run"),
+    *("devices", "max_memory", "max_blocks"),
+)
 _NOT_IDENTIFYING = ("path", "num_epochs", "exp_name", "log_image", "b_chunks", "backend", "accelerator")
 
 ROOT = Path(__file__).resolve().parent
@@ -145,6 +148,17 @@ def make_parser() -> ArgumentParser:
     )
     add_backend_option(parser)
     add("--accelerator", choices=["auto", "cpu", "gpu", "mps"], default="auto", help="where to train")
+    add("--devices", type=int, default=1, help="processes that share out the blocks; each takes a device of its own")
+    add(
+        "--max_memory",
+        type=float,
+        help="GiB of memory for each process; what does not fit lies in files (default: what is free)",
+    )
+    add(
+        "--max_blocks",
+        type=int,
+        help="blocks trained at once on each device; what does not fit waits (default: as many as fit)",
+    )
     return parser
 
 
@@ -185,7 +199,7 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def recorded_options(options: Namespace) -> dict[str, Any]:
-    """What to remember of a run: all options but those that tell how to treat its files."""
+    """What to remember of a run: all options but those that tell how to treat its files and this machine."""
     kept = {name: value for name, value in vars(options).items() if name not in _HANDLING}
     return json.loads(json.dumps(kept))  # new objects: pickled bytes depend on which strings are one and the same
 
@@ -223,14 +237,16 @@ def check_options(options: Namespace) -> None:
         "batch_size": 1,
         "val_freq": 1,
         "b_chunks": 1,
+        "devices": 1,
+        "max_blocks": 1,
         "seed": 0,
     }
     for name, minimum in least.items():
-        if getattr(options, name) < minimum:
+        if getattr(options, name) is not None and getattr(options, name) < minimum:
             raise InputError(f"--{name} {getattr(options, name)}: at least {minimum} works")
-    for name in ("lr", "a"):
+    for name in ("lr", "a", "max_memory"):
         value = getattr(options, name)
-        if not (math.isfinite(value) and value > 0):
+        if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"--{name} {value}: a positive number works")
     for name in ("loss_thr", "save_every"):
         value = getattr(options, name)

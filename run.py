@@ -2,17 +2,30 @@
 
 import shutil
 import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from torch import Tensor
 
 from models.miner import Level
 from opt import dump_options, epochs_of_level, identifying_options, recorded_options
-from utils.checkpoint import find_levels, level_path, load_level, load_state, save_level, state_path, write_aside
+from utils.checkpoint import (
+    find_levels,
+    level_path,
+    load_level,
+    load_part,
+    load_state,
+    part_paths,
+    save_level,
+    save_part,
+    save_state,
+    state_path,
+    write_aside,
+)
 from utils.errors import InputError
+from utils.ranks import Ranks
+
+OUTCOME = ("epochs", "diverged")
 
 
 def check_folder(ckpts: Path, options: Namespace) -> None:
@@ -27,42 +40,65 @@ def check_folder(ckpts: Path, options: Namespace) -> None:
 
 
 class Run:
-    """What a run is, and how much of it is in its folder already.
+    """What a run is, and how much of it is in its folder already. All processes read it, the first alone writes.
 
     identity: what its files share: the signal, and the options that change the result
-    done: its levels that are complete, with their records
-    state: where it stands inside the next level, or None
+    done: its levels that are complete, with the epochs they took and how many of their blocks diverged
+    parts: files of the finished parts of the next level
+    state: where it stands inside the part after these, or None
     """
 
-    def __init__(self, ckpts: Path, options: Namespace, signal: Tensor, source: dict[str, Any]):
+    def __init__(
+        self,
+        ckpts: Path,
+        options: Namespace,
+        size: tuple[int, ...],
+        n_channels: int,
+        source: dict[str, Any],
+        ranks: Ranks,
+    ):
         self.ckpts = ckpts
         self.options = recorded_options(options)
         self.identity = {
             "n_scales": options.n_scales,
-            "n_channels": len(signal),
-            "size": list(signal.shape[1:]),
-            "source": source | {"crc32": zlib.crc32(signal.numpy())},
+            "n_channels": n_channels,
+            "size": list(size),
+            "source": source,
             "options": identifying_options(options),
         }
-        self.done: dict[int, dict[str, Any]] = {}
+        self.done: dict[int, dict[str, int]] = {}
+        self.parts: list[Path] = []
         self.state: dict[str, Any] | None = None
         if options.resume:
             self._find(options)
-        elif state_path(ckpts).exists():
-            state_path(ckpts).unlink()
-        if not self.done and self.state is None:
-            shutil.rmtree(Path("logs") / options.exp_name, ignore_errors=True)
+        ranks.share()  # all have read
+        if ranks.is_first:
+            if self.state is None:
+                state_path(ckpts).unlink(missing_ok=True)
+            for path in set(part_paths(ckpts)) - set(self.parts):
+                path.unlink()
+            if not self.is_begun:
+                shutil.rmtree(Path("logs") / options.exp_name, ignore_errors=True)
+
+    @property
+    def is_begun(self) -> bool:
+        return bool(self.done or self.parts or self.state)
 
     @property
     def is_finished(self) -> bool:
         return len(self.done) == self.identity["n_scales"] and (self.ckpts / "metrics.json").exists()
 
     def _find(self, options: Namespace) -> None:
-        records = {level: load_level(level_path(self.ckpts, level)) for level in find_levels(self.ckpts)}
+        levels = {level: load_level(level_path(self.ckpts, level)) for level in find_levels(self.ckpts)}
+        parts = {path: load_part(path) for path in part_paths(self.ckpts)}
         state = load_state(self.ckpts)
-        begun_anew = state is not None and state["run"] == self.identity and state["level"] == options.n_scales - 1
-        others = [record["run"] for record in [*records.values(), *([state] if state else [])]]
-        strange = [name for other in others for name in different_options(self.identity, other)]
+        inside = [*parts.values(), *([state] if state else [])]
+        begun_anew = any(
+            record["run"] == self.identity and record["level"] == options.n_scales - 1 for record in inside
+        )
+        strange = [
+            name for record in [*levels.values(), *inside] for name in different_options(self.identity, record["run"])
+        ]
         if strange and not begun_anew:
             if options.overwrite:
                 return
@@ -70,24 +106,34 @@ class Run:
                 f"--resume: {self.ckpts} was fitted with another {', '.join(dict.fromkeys(strange))}; "
                 "the same works, or --overwrite, or another --exp_name"
             )
-        self.done = {} if begun_anew else records
-        self.state = state if state and state["level"] not in self.done else None
-        for level, record in [*self.done.items(), *([(state["level"], state)] if self.state else [])]:
-            before, now = (
-                epochs_of_level(record["options"]["num_epochs"], level),
-                epochs_of_level(options.num_epochs, level),
-            )
+        levels = {} if begun_anew else levels
+        inside = [record for record in inside if record["run"] == self.identity and record["level"] not in levels]
+        for record in [*levels.values(), *inside]:
+            level = record["level"]
+            before = epochs_of_level(record["options"]["num_epochs"], level)
+            now = epochs_of_level(options.num_epochs, level)
             if level == 0 and now > before:  # with its own schedule, so from its beginning
-                self.done.pop(0, None)
-                self.state = None
+                levels.pop(0, None)
+                inside = []
             elif now != before:
                 raise InputError(
                     f"--resume: level {level} of {self.ckpts} has {before} epochs, --num_epochs asks for {now}; "
                     "the same works, and at the finest level more"
                 )
+        self.done = {level: {name: record[name] for name in OUTCOME} for level, record in levels.items()}
+        self.parts = [path for path, record in parts.items() if any(record is one for one in inside)]
+        self.state = state if any(state is one for one in inside) else None
 
     def header(self, level: int) -> dict[str, Any]:
         return {"level": level, "run": self.identity, "options": self.options}
+
+    def save_state(self, level: int, rows: range, state: dict[str, Any]) -> None:
+        """Where training stands in a part of a level: `LevelModule.state()` of its active blocks number `rows`."""
+        save_state(self.ckpts, self.header(level) | {"rows": [rows.start, rows.stop], "state": state})
+
+    def save_part(self, level: int, rows: range, part: dict[str, Any]) -> None:
+        save_part(self.ckpts, rows.start, self.header(level) | {"rows": [rows.start, rows.stop]} | part)
+        state_path(self.ckpts).unlink(missing_ok=True)
 
     def save_level(self, index: int, level: Level, outcome: dict[str, int]) -> None:
         """Its checkpoint; the files of an earlier run go when there is the first to put in their place."""
@@ -96,7 +142,8 @@ class Run:
             write_aside(self.ckpts / "options.yaml", dump_options(self.options).encode())
         (self.ckpts / "metrics.json").unlink(missing_ok=True)
         save_level(level_path(self.ckpts, index), self.header(index) | outcome | level.record())
-        state_path(self.ckpts).unlink(missing_ok=True)
+        for path in [state_path(self.ckpts), *part_paths(self.ckpts)]:
+            path.unlink(missing_ok=True)
 
 
 def different_options(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:

@@ -11,47 +11,53 @@ import math
 import platform
 import shutil
 import sys
+import tempfile
 import warnings
+from contextlib import nullcontext
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor
 
 from datasets.datamodule import LevelDataModule
-from datasets.signals import read_header, read_occupancy, read_picture
-from datasets.targets import LevelTarget, coarsest_target, finer_target
+from datasets.sources import Source, open_occupancy, open_picture
+from datasets.store import map_levels, read_levels, store_bytes
+from datasets.targets import LevelTarget, Survey
+from launch import Lifeline
 from models.block_mlp import BlockMLP, init_blocks_
 from models.encoding import encode, encoded_width
-from models.level_module import BlockPruning, LevelImages, LevelModule, LevelProgressBar, StateSaver
-from models.miner import MINER, Level, refine, whole
+from models.level_module import (
+    BlockPruning,
+    LevelImages,
+    LevelModule,
+    LevelProgressBar,
+    OneOfMany,
+    StateSaver,
+    interleave,
+    split_state,
+)
+from models.miner import MINER, Level, refine
 from models.ops import choose_backend, reference
 from models.ops.reference import blocks_at_once, points_at_once
-from opt import (
-    check_size,
-    device_of,
-    epochs_of_level,
-    parse_options,
-    per_axis,
-    recorded_options,
-)
+from opt import check_size, device_of, epochs_of_level, parse_options, per_axis, recorded_options
 from run import Run, check_folder
 from utils.blocks import block_coords
-from utils.checkpoint import (
-    lock,
-    save_state,
-    state_path,
-    write_aside,
-)
+from utils.checkpoint import level_path, load_level, load_part, lock, part_path, state_path, write_aside
 from utils.errors import InputError, Interrupted, run_command, size_text
-from utils.memory import available_memory, bound_memory, peak_memory, used_memory
+from utils.memory import Plan, available_memory, peak_memory, plan_memory, used_memory
 from utils.metrics import Metric, iou, psnr
-from utils.pyramid import level_size, pyramid, upsample_whole
+from utils.pyramid import level_size
+from utils.ranks import Ranks
+from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, map_raster, new_raster, row_ranges, whole
 from utils.stop import StopSignals
 
 # A visit is some ten seconds of work at most, and on a CPU few enough blocks to stay in its cache: so many steps,
@@ -59,91 +65,409 @@ from utils.stop import StopSignals
 _VISIT_STEPS = 2048
 _VISIT_POINTS = {"cpu": 2**24}
 _VISIT_POINTS_ON_DEVICE = 2**30
+_PYRAMIDS = Path("ckpts") / ".levels"
 
 
-def main() -> None:
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What all levels of a run share.
+
+    metric: by which the fit is judged
+    backend, device: that train
+    ranks: the processes that do
+    is_mapped: levels lie in files, not in memory
+    max_blocks: trained at once by a process
+    """
+
+    options: Namespace
+    metric: Metric
+    backend: ModuleType
+    device: torch.device
+    ranks: Ranks
+    stop: StopSignals
+    run: Run
+    is_mapped: bool
+    max_blocks: int
+
+    @property
+    def n_freq(self) -> int | None:
+        return self.options.n_freq if self.options.use_pe else None
+
+
+def main(lifeline: Lifeline) -> None:
     options = parse_options(sys.argv[1:])
     ckpts = Path("ckpts") / options.exp_name
     if not options.dry_run:
         check_folder(ckpts, options)
-    size, n_channels = read_size(options)
-    backend = announced_backend(n_channels, options)
-    fits = print_bound(size, n_channels, backend, options)
-    if options.dry_run:
-        sys.exit(0 if fits else 1)
-    signal, source = read_signal(options)
-    ckpts.mkdir(parents=True, exist_ok=True)
+    source = open_signal(options)
+    ranks = Ranks() if options.dry_run else lifeline.launch(options.accelerator, options.devices)
+    device = lifeline.device or torch.device(device_of(options.accelerator))
+    backend = chosen_backend(source.n_channels, device, options)
+    plan = make_plan(source, backend, device, options)
+    if ranks.is_first:
+        announce(backend, device, ranks)
+        fits = print_plan(plan, source, options)
+        if options.dry_run:
+            sys.exit(0 if fits else 1)
 
     metric = psnr if options.task == "image" else iou
-    with lock(ckpts), StopSignals() as stop:
+    ckpts.mkdir(parents=True, exist_ok=True)
+    with lock(ckpts) if ranks.is_first else nullcontext(), StopSignals(ranks) as stop:
         check_folder(ckpts, options)
-        run = Run(ckpts, options, signal, source)
+        if plan.is_mapped:
+            store = map_levels(source, Path(options.path), options.n_scales, _PYRAMIDS)
+        else:
+            store = read_levels(source, options.n_scales)
+        run = Run(ckpts, options, source.size, source.n_channels, describe(source) | {"crc32": store.crc32}, ranks)
         if run.is_finished:
-            report = json.loads((ckpts / "metrics.json").read_text())
-            print(f"{ckpts} is finished: {report['parameters']:,} parameters")
-            print(metric.line.format(math.inf if report[metric.name] is None else report[metric.name]))
+            if ranks.is_first:
+                report = json.loads((ckpts / "metrics.json").read_text())
+                print(f"{ckpts} is finished: {report['parameters']:,} parameters")
+                print(metric.line.format(math.inf if report[metric.name] is None else report[metric.name]))
             return
-        resumed = bool(run.done or run.state)
-        report = fit(signal, metric, backend, options, run, stop)
+        job = Job(options, metric, backend, device, ranks, stop, run, plan.is_mapped, plan.max_blocks)
+        resumed = run.is_begun
+        report = fit(job, store.levels)
         report["resumed"] = resumed  # the seconds are then those of the last part alone
-        finish(signal, metric, options, ckpts, report)
+        finish(job, store.levels[0], report)
 
 
-def read_size(options: Namespace) -> tuple[tuple[int, ...], int]:
-    """Size and channels of the signal, from its file's header."""
-    header = read_header(options.path, options.task)
-    if options.input_size:
-        size = per_axis(options.input_size, n_dims(options))
-    elif header is None:
-        raise InputError(f"{options.path} holds flat bits, which do not tell their size: add --input_size")
-    else:
-        size = header.size
-    check_size(options, size)
-    return size, header.n_channels if header else 1
+def open_signal(options: Namespace) -> Source:
+    """The file of the signal, at the size that is wanted."""
+    size = per_axis(options.input_size, n_dims(options)) if options.input_size else None
+    source = (open_picture if options.task == "image" else open_occupancy)(options.path, size)
+    check_size(options, source.size)
+    if size is not None and any(wanted > given for wanted, given in zip(size, source.file_size, strict=True)):
+        given = size_text(source.file_size)
+        print(f"note: {options.path} is {given} and is enlarged to {size_text(size)}", file=sys.stderr)
+    return source
 
 
-def print_bound(size: tuple[int, ...], n_channels: int, backend: ModuleType, options: Namespace) -> bool:
-    """Say what the run takes at most, a dry run for each level; returns whether this machine has the memory."""
-    sizes = [level_size(size, level) for level in range(options.n_scales)]
-    networks = [BlockMLP(1, **network_shape(n_channels, index, options)) for index in range(len(sizes))]
-    device = device_of(options.accelerator)
-    bound = bound_memory(
-        sizes,
-        n_channels,
+def describe(source: Source) -> dict[str, Any]:
+    """What the file looked like, for the checkpoints."""
+    if len(source.size) == 3:
+        return {"frame": dataclasses.asdict(source.frame) if source.frame else None}
+    return {"bits": source.bits}
+
+
+def make_plan(source: Source, backend: ModuleType, device: torch.device, options: Namespace) -> Plan:
+    shapes = [network_shape(source.n_channels, level, options) for level in range(options.n_scales)]
+    networks = [BlockMLP(1, **shape) for shape in shapes]
+    free = available_memory() or 2**63
+    return plan_memory(
+        [level_size(source.size, level) for level in range(options.n_scales)],
+        source.n_channels,
         per_axis(options.patch_size, n_dims(options)),
         [network.n_parameters for network in networks],
-        points_at_once(torch.device(device)) * max(map(activation_width, networks)) if backend is reference else 0,
-        on_device=device != "cpu",
+        signal_bytes=store_bytes(source, options.n_scales),
+        activations=points_at_once(device) * max(map(activation_width, networks)) if backend is reference else 0,
+        budget=int(options.max_memory * 2**30 if options.max_memory else 0.8 * free / options.devices),
+        device_budget=int(0.8 * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None,
+        max_blocks=options.max_blocks,
     )
+
+
+def print_plan(plan: Plan, source: Source, options: Namespace) -> bool:
+    """Say what the run takes at most, a dry run for each level; returns whether this machine has the memory."""
     if options.dry_run:
         for level in reversed(range(options.n_scales)):
-            blocks, parameters = bound.blocks[level], bound.parameters[level]
-            print(f"level {level}: {size_text(sizes[level])}, {blocks:,} blocks, {parameters:,} parameters at most")
+            size = size_text(level_size(source.size, level))
+            print(
+                f"level {level}: {size}, {plan.blocks[level]:,} blocks, {plan.parameters[level]:,} parameters at most"
+            )
     free = available_memory()
-    fits = free is None or bound.host - used_memory() <= free
-    if device == "cuda":
-        fits &= bound.device <= torch.cuda.mem_get_info()[0]
-    amounts = [f"{bound.host / 2**20:,.0f} MiB of memory"]
-    if bound.device:
-        amounts.append(f"{bound.device / 2**20:,.0f} MiB on the device")
+    fits = free is None or options.devices * (plan.host - used_memory()) <= free
+    if plan.device and torch.cuda.is_available():
+        fits &= plan.device <= torch.cuda.mem_get_info()[0]
+    amounts = [f"{options.devices * plan.host / 2**20:,.0f} MiB of memory"]
+    if plan.device:
+        amounts.append(f"{plan.device / 2**20:,.0f} MiB on each device")
+    if plan.files:
+        amounts.append(f"{plan.files / 2**30:.1f} GiB of mapped files")
     verdict = "fits this machine" if fits else "may not fit this machine"
-    print(
-        f"at most {sum(bound.blocks):,} blocks, {sum(bound.parameters):,} parameters, {', '.join(amounts)}: {verdict}"
-    )
+    print(f"at most {sum(plan.blocks):,} blocks, {sum(plan.parameters):,} parameters, {', '.join(amounts)}: {verdict}")
     return fits
 
 
-def finish(signal: Tensor, metric: Metric, options: Namespace, ckpts: Path, report: dict[str, Any]) -> None:
+def fit(job: Job, signals: list[Raster]) -> dict[str, Any]:
+    """Fit the levels that are not done yet, coarse to fine; each one's checkpoint is written as it is done."""
+    options, run = job.options, job.run
+    start, levels, coarse = time.perf_counter(), [], None
+    for index in reversed(range(options.n_scales)):
+        patch_size = per_axis(options.patch_size, n_dims(options))
+        target = LevelTarget(signals[index], coarse, patch_size, is_residual(options, index))
+        if index not in run.done:
+            fit_level(job, index, target)
+            if job.stop():
+                raise Interrupted
+        record = load_level(level_path(run.ckpts, index))
+        level = Level.from_record(record)
+        levels.append({"level": index} | level.summary())
+        levels[-1] |= {"epochs": record["epochs"], "diverged_blocks": record["diverged"]}
+        if index > 0:
+            level.network.to(job.device)
+            coarse, quality = reconstruct(job, index, level, target)
+            levels[-1][job.metric.name] = finite_or_none(quality)
+    return {"levels": levels[::-1], "seconds": {"fit": time.perf_counter() - start}}
+
+
+def fit_level(job: Job, index: int, target: LevelTarget) -> None:
+    """Train the networks of a level, a part of its blocks after the other, and write its checkpoint."""
+    run, ranks = job.run, job.ranks
+    survey = survey_level(job, target)
+    active = survey.active.nonzero().squeeze(1)
+    sums = survey.base_sums.double()
+    parts = [load_part(path) for path in run.parts]
+    for part in parts:
+        sums[active[slice(*part["rows"])]] = part["sums"].double()
+    first = parts[-1]["rows"][1] if parts else 0
+    while first < len(active):
+        rows = range(first, min(first + job.max_blocks * ranks.size, len(active)))
+        if run.state is not None:
+            rows = rows_of_state(run, first, len(active))
+        blocks = active[rows.start : rows.stop]
+        other_sums = sums.sum(0) - sums[blocks].sum(0)
+        part = fit_part(job, index, target, survey, blocks, rows, other_sums, len(parts))
+        first = rows.stop
+        if ranks.is_first:
+            parts.append(part)
+            sums[blocks] = part["sums"].double()
+            if len(rows) < len(active):
+                run.save_part(index, rows, part)
+                parts[-1] = load_part(part_path(run.ckpts, rows.start))
+        if first < len(active) and job.stop():
+            raise Interrupted
+    if ranks.is_first:
+        with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=".") as folder:
+            network = join_networks(parts, network_shape(target.signal.n_channels, index, job.options), Path(folder))
+            level = Level(target.signal.size, target.patch_size, job.n_freq, target.residual, survey.active, network)
+            outcome = {
+                "epochs": max((part["epochs"] for part in parts), default=0),
+                "diverged": sum(part["diverged"] for part in parts),
+            }
+            run.save_level(index, level, outcome)
+    ranks.share()  # the checkpoint is there
+
+
+def rows_of_state(run: Run, first: int, n_active: int) -> range:
+    """Which active blocks are in the part that was begun."""
+    start, stop = run.state["rows"]
+    if not (start == first and start < stop <= n_active):
+        path = state_path(run.ckpts)
+        raise InputError(f"{path} does not fit together: without it, --resume goes on from the last finished part")
+    return range(start, stop)
+
+
+def survey_level(job: Job, target: LevelTarget) -> Survey:
+    """Of all blocks; each process looks at its share of the layers."""
+    n_layers, rank, size = target.grid[0], job.ranks.rank, job.ranks.size
+    layers = range(rank * n_layers // size, (rank + 1) * n_layers // size)
+    mine = target.survey(job.metric, job.options.loss_thr, layers)
+    surveys = job.ranks.exchange(mine)
+    names = [field.name for field in dataclasses.fields(Survey)]
+    return Survey(*(torch.cat([getattr(survey, name) for survey in surveys]) for name in names))
+
+
+def fit_part(
+    job: Job,
+    index: int,
+    target: LevelTarget,
+    survey: Survey,
+    blocks: Tensor,
+    rows: range,
+    other_sums: Tensor,
+    n_before: int,
+) -> dict[str, Any] | None:
+    """Train the networks of some blocks of a level, each process its share of them.
+
+    Inputs
+        blocks: (n_blocks,) ascending indices in the grid
+        rows: their numbers among the active blocks of the level
+        other_sums: (2,) the metric's sums for all other blocks
+        n_before: parts of the level that come before
+    Outputs
+        in the first process: network, a dict of tensors; sums, (n_blocks, 2) the metric's; epochs that they took;
+        diverged, how many blocks were put back; in the others None
+    """
+    options, run, ranks = job.options, job.run, job.ranks
+    mine = blocks[ranks.rank :: ranks.size]
+    n_epochs = epochs_of_level(options.num_epochs, index)
+    network = BlockMLP(len(mine), a=options.a, **network_shape(target.signal.n_channels, index, options))
+    init_blocks_(network, mine, options.seed, index)
+    network.amplitude.view(-1).copy_(survey.amplitude[mine])
+    coords = encode(block_coords(target.patch_size), job.n_freq)
+    module = LevelModule(
+        network,
+        coords,
+        residual=target.residual,
+        backend=job.backend,
+        metric=job.metric,
+        block_sums=survey.base_sums[mine],
+        other_sums=other_sums,
+        ranks=ranks,
+        seed=options.seed,
+        level=index,
+        n_epochs=n_epochs,
+        val_freq=options.val_freq,
+        lr=options.lr,
+        batch_size=options.batch_size,
+        first_step=n_before * n_epochs,
+    )
+    if run.state is not None:
+        try:
+            module.load_state(split_state(run.state["state"], ranks.rank, ranks.size))
+        except Exception as error:  # whatever a record that was tampered with leads to
+            path = state_path(run.ckpts)
+            raise InputError(f"{path} does not fit together: without it, --resume fits level {index} anew") from error
+        run.state = None
+    images = None
+    if options.log_image and len(mine) == int(survey.active.sum()):
+        size, n_freq = target.signal.size, job.n_freq
+        level = Level(size, target.patch_size, n_freq, target.residual, survey.active, network)
+        images = LevelImages(index, level, mine, target.base, options.b_chunks)
+    if ranks.max(not module.is_done):
+        train(job, index, target, module, mine, rows, n_before, images)
+    pieces = ranks.gather(
+        {
+            "network": {name: tensor.cpu() for name, tensor in module.network.state_dict().items()},
+            "sums": module.block_sums.cpu(),
+            "diverged": module.n_diverged,
+        }
+    )
+    if pieces is None:
+        return None
+    return {
+        "network": {name: interleave([piece["network"][name] for piece in pieces]) for name in pieces[0]["network"]},
+        "sums": interleave([piece["sums"] for piece in pieces]),
+        "epochs": module.n_epochs_done,
+        "diverged": sum(piece["diverged"] for piece in pieces),
+    }
+
+
+def train(
+    job: Job,
+    index: int,
+    target: LevelTarget,
+    module: LevelModule,
+    blocks: Tensor,
+    rows: range,
+    n_before: int,
+    images: LevelImages | None,
+) -> None:
+    """Lightning's part of `fit_part`."""
+    options, ranks, device = job.options, job.ranks, job.device
+    callbacks = [
+        BlockPruning(options.loss_thr),
+        EarlyStopping("val/n_training_blocks", patience=sys.maxsize, stopping_threshold=0.5),
+        StateSaver(lambda state: job.run.save_state(index, rows, state), options.save_every, job.stop),
+    ]
+    logger = False
+    if ranks.is_first:
+        callbacks.append(LevelProgressBar(index))
+        if module.n_epochs_done == 0 and n_before == 0:
+            shutil.rmtree(Path("logs") / options.exp_name / f"l{index}", ignore_errors=True)
+        done = module.first_step + module.n_epochs_done
+        logger = TensorBoardLogger("logs", name=options.exp_name, version=f"l{index}", purge_step=done + 1)
+        if images is not None:
+            callbacks.append(images)
+    trainer = pl.Trainer(
+        accelerator=device.type,
+        devices=1 if device.index is None else [device.index],
+        strategy=OneOfMany(device, ranks.rank),
+        plugins=[LightningEnvironment()],  # whatever launched this process
+        max_epochs=-(-(module.n_epochs - module.n_epochs_done) // options.val_freq),
+        logger=logger,
+        callbacks=callbacks,
+        enable_progress_bar=ranks.is_first,
+        reload_dataloaders_every_n_epochs=1,  # which blocks train changes
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    n_points = prod(target.patch_size)
+    data = LevelDataModule(
+        target.gather(blocks).to(device),
+        ranks,
+        visit_epochs=max(1, _VISIT_STEPS // -(-n_points // options.batch_size)),
+        visit_points=_VISIT_POINTS.get(device.type, _VISIT_POINTS_ON_DEVICE),
+        visit_blocks=max(1, points_at_once(device) // options.batch_size),
+        check_blocks=blocks_at_once(n_points, options.b_chunks, device),
+    )
+    try:
+        trainer.fit(module, datamodule=data)
+    except SystemExit as end:  # what Lightning makes of an interrupt
+        raise Interrupted if job.stop.received else KeyboardInterrupt from end
+
+
+def join_networks(parts: list[dict[str, Any]], shape: dict[str, Any], folder: Path) -> BlockMLP:
+    """The networks of a level from those of its parts; of several, in files of a folder, as they may fill the memory."""
+    network = BlockMLP(0, **shape)
+    if len(parts) == 1:
+        tensors = parts[0]["network"]
+    elif parts:
+        tensors = {
+            name: join_rows([part["network"][name] for part in parts], folder / name) for name in network.state_dict()
+        }
+    else:
+        return network
+    with torch.device("meta"):
+        network = BlockMLP(len(tensors["amplitude"]), **shape)
+    network.load_state_dict(tensors, assign=True)
+    return network
+
+
+def join_rows(parts: list[Tensor], path: Path) -> Tensor:
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    rows = torch.from_numpy(np.lib.format.open_memmap(path, "w+", np.float32, shape))
+    return torch.cat(parts, out=rows)
+
+
+def reconstruct(job: Job, index: int, level: Level, target: LevelTarget) -> tuple[Raster, float]:
+    """A level as it is decoded, which the next finer one builds on, and how good it is."""
+    signal, totals = target.signal, torch.zeros(2, dtype=torch.float64)
+    path = job.run.ckpts / f".l{index}.npy" if job.is_mapped else None
+    if path is None or job.ranks.is_first:
+        raster = new_raster(signal.n_channels, signal.size, COMPUTED, COMPUTED_UNIT, path)
+        for rows in row_ranges(signal.n_channels, signal.size, level.patch_size[0]):
+            window = (rows, *whole(signal.size[1:]))
+            values = refine(level, target.base(window), window, b_chunks=job.options.b_chunks, backend=job.backend)
+            raster.write(window, values)
+            totals += job.metric.totals(values, signal.read(window))
+    quality = job.ranks.share(job.metric.value(*totals.tolist()))
+    if path is not None:
+        if not job.ranks.is_first:
+            raster = map_raster(path, COMPUTED_UNIT)
+        job.ranks.share()  # all have it open
+        if job.ranks.is_first:
+            path.unlink()  # nothing is left of it when the last one closes it
+    return raster, quality
+
+
+def finish(job: Job, signal: Raster, report: dict[str, Any]) -> None:
     """Judge the files of a run, loaded back, and say how it went."""
-    model = MINER.load(ckpts, device_of(options.accelerator), options.backend)
-    quality = metric(model.decode(b_chunks=options.b_chunks).cpu(), signal)
-    report |= {metric.name: finite_or_none(quality), "parameters": model.n_parameters}
-    report["seconds"]["total"] = time.perf_counter() - _START
-    report |= surroundings(options.accelerator)
+    options, ckpts, metric = job.options, job.run.ckpts, job.metric
+    model = MINER.load(ckpts, job.device, options.backend)
+    windows = [
+        (rows, *whole(signal.size[1:])) for rows in row_ranges(signal.n_channels, signal.size, model.patch_size[0])
+    ]
+    mine = {
+        number: metric.totals(
+            model.decode(0, windows[number], b_chunks=options.b_chunks).cpu(), signal.read(windows[number])
+        )
+        for number in range(job.ranks.rank, len(windows), job.ranks.size)
+    }
+    totals = {number: total for some in job.ranks.exchange(mine) for number, total in some.items()}
+    quality = metric.value(*sum(totals[number] for number in range(len(windows))).tolist())
     n_blocks = sum(level["active_blocks"] for level in report["levels"])
     n_diverged = sum(level["diverged_blocks"] for level in report["levels"])
     if math.isnan(quality) or 2 * n_diverged > n_blocks:
         raise InputError(f"the fit diverged: a smaller --lr than {options.lr} works, or a larger --a than {options.a}")
+    if not job.ranks.is_first:
+        return
+    report["levels"][0][metric.name] = finite_or_none(quality)
+    report |= {metric.name: finite_or_none(quality), "parameters": model.n_parameters}
+    report["seconds"]["total"] = time.perf_counter() - _START
+    report |= surroundings(job.device)
     write_aside(ckpts / "metrics.json", json.dumps(report, indent=2).encode())
     results = {metric.name: quality, "parameters": model.n_parameters, "seconds": report["seconds"]["total"]}
     log_options(options, results)
@@ -154,58 +478,6 @@ def finish(signal: Tensor, metric: Metric, options: Namespace, ckpts: Path, repo
         f"{report['peak_memory_mib']['host']:.0f} MiB"
     )
     print(metric.line.format(quality))
-
-
-def read_signal(options: Namespace) -> tuple[Tensor, dict[str, Any]]:
-    """The signal (c, *size), and what its file looked like, for the checkpoints."""
-    if options.task == "mesh":
-        size = per_axis(options.input_size, 3) if options.input_size else None
-        volume = read_occupancy(options.path, size)
-        return volume.values, {"frame": dataclasses.asdict(volume.frame) if volume.frame else None}
-    size = per_axis(options.input_size, 2) if options.input_size else None
-    picture = read_picture(options.path, size)
-    if size is not None and (size[0] > picture.file_size[0] or size[1] > picture.file_size[1]):
-        given = size_text(picture.file_size)
-        print(f"note: {options.path} is {given} and is enlarged to {size_text(size)}", file=sys.stderr)
-    return picture.values, {"bits": picture.bits}
-
-
-def fit(
-    signal: Tensor, metric: Metric, backend: ModuleType, options: Namespace, run: Run, stop: StopSignals
-) -> dict[str, Any]:
-    """Fit the levels that are not done yet, coarse to fine; each one's checkpoint is written as it is done."""
-    signals = pyramid(signal, options.n_scales)
-    device = device_of(options.accelerator)
-    start, levels, reconstruction = time.perf_counter(), [], None
-    for index in reversed(range(options.n_scales)):
-        signal = signals.pop()
-        base = torch.zeros(signal.shape) if reconstruction is None else upsample_whole(reconstruction, signal.shape[1:])
-        if index in run.done:
-            record = run.done[index]
-            level = Level.from_record(record)
-        else:
-            patch_size = per_axis(options.patch_size, signal.ndim - 1)
-            if reconstruction is None:
-                target = coarsest_target(signal, patch_size, metric)
-            else:
-                residual = is_residual(options, index)
-                target = finer_target(signal, base, patch_size, metric, options.loss_thr, residual)
-            level = make_level(target, options, index)
-            record = {"epochs": 0, "diverged": 0}
-            if len(target.active):
-                record = fit_level(level, target, base, metric, backend, options, index, run, stop)
-            run.save_level(index, level, record)
-            if stop():
-                raise Interrupted
-        level.network.to(device)
-        reconstruction = refine(level, base, whole(level.size), b_chunks=options.b_chunks, backend=backend)
-        levels.append(
-            {"level": index}
-            | level.summary()
-            | {"epochs": record["epochs"], "diverged_blocks": record["diverged"]}
-            | {metric.name: finite_or_none(metric(reconstruction, signal))}
-        )
-    return {"levels": levels[::-1], "seconds": {"fit": time.perf_counter() - start}}
 
 
 def is_residual(options: Namespace, level: int) -> bool:
@@ -231,103 +503,17 @@ def activation_width(network: BlockMLP) -> int:
     return sum(weight.shape[1] for weight in network.weight) + network.shape["n_out"]
 
 
-def announced_backend(n_channels: int, options: Namespace) -> ModuleType:
-    """The backend for all levels; says which it is."""
+def chosen_backend(n_channels: int, device: torch.device, options: Namespace) -> ModuleType:
+    """The backend for all levels."""
     shapes = [network_shape(n_channels, level, options) for level in {0, options.n_scales - 1}]
-    device = device_of(options.accelerator)
-    backend = choose_backend(options.backend, shapes, device)
+    return choose_backend(options.backend, shapes, device)
+
+
+def announce(backend: ModuleType, device: torch.device, ranks: Ranks) -> None:
     name = backend.__name__.rpartition(".")[2].partition("_")[0]
-    place = f"cpu, {torch.get_num_threads()} threads" if device == "cpu" else device
-    print(f"backend: {name} on {place}")
-    return backend
-
-
-def make_level(target: LevelTarget, options: Namespace, index: int) -> Level:
-    """A level with freshly drawn networks for its active blocks."""
-    n_freq = options.n_freq if options.use_pe else None
-    shape = network_shape(len(target.signal), index, options)
-    network = BlockMLP(len(target.active), a=options.a, **shape)
-    init_blocks_(network, target.active, options.seed, index)
-    network.amplitude.view(-1).copy_(target.amplitude)
-    active = torch.zeros(len(target.base_sums), dtype=torch.bool)
-    active[target.active] = True
-    return Level(target.size, target.patch_size, n_freq, target.residual, active, network)
-
-
-def fit_level(
-    level: Level,
-    target: LevelTarget,
-    base: Tensor,
-    metric: Metric,
-    backend: ModuleType,
-    options: Namespace,
-    index: int,
-    run: Run,
-    stop: StopSignals,
-) -> dict[str, int]:
-    """Train a level's network in place; returns the epochs it took, and how many blocks diverged."""
-    coords = encode(block_coords(level.patch_size), level.n_freq)
-    n_epochs = epochs_of_level(options.num_epochs, index)
-    module = LevelModule(
-        level.network,
-        coords,
-        target.active,
-        residual=level.residual,
-        backend=backend,
-        metric=metric,
-        block_sums=target.base_sums,
-        seed=options.seed,
-        level=index,
-        n_epochs=n_epochs,
-        lr=options.lr,
-        batch_size=options.batch_size,
-    )
-    if run.state is not None:
-        try:
-            module.load_state(run.state["state"])
-        except Exception as error:  # whatever a record that was tampered with leads to
-            path = state_path(run.ckpts)
-            raise InputError(f"{path} does not fit together: without it, --resume fits level {index} anew") from error
-        run.state = None
-    if module.is_done:
-        return module.outcome()
-    callbacks = [
-        BlockPruning(options.loss_thr),
-        EarlyStopping("val/n_training_blocks", patience=sys.maxsize, stopping_threshold=0.5),
-        LevelProgressBar(index),
-        StateSaver(lambda state: save_state(run.ckpts, run.header(index) | {"state": state}), options.save_every, stop),
-    ]
-    if options.log_image:
-        callbacks.append(LevelImages(index, level, base, options.b_chunks))
-    if module.n_epochs_done == 0:
-        shutil.rmtree(Path("logs") / options.exp_name / f"l{index}", ignore_errors=True)
-    logger = TensorBoardLogger("logs", name=options.exp_name, version=f"l{index}", purge_step=module.n_epochs_done + 1)
-    trainer = pl.Trainer(
-        accelerator=options.accelerator,
-        devices=1,
-        max_epochs=-(-(n_epochs - module.n_epochs_done) // options.val_freq),
-        logger=logger,
-        callbacks=callbacks,
-        reload_dataloaders_every_n_epochs=1,  # which blocks train changes
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-    device = trainer.strategy.root_device
-    data = LevelDataModule(
-        target.to(device),
-        n_epochs=n_epochs,
-        val_freq=options.val_freq,
-        visit_epochs=max(1, _VISIT_STEPS // -(-len(coords) // options.batch_size)),
-        visit_points=_VISIT_POINTS.get(device.type, _VISIT_POINTS_ON_DEVICE),
-        visit_blocks=max(1, points_at_once(device) // options.batch_size),
-        check_blocks=blocks_at_once(len(coords), options.b_chunks, device),
-    )
-    try:
-        trainer.fit(module, datamodule=data)
-    except SystemExit as end:  # what Lightning makes of an interrupt
-        raise Interrupted if stop() else KeyboardInterrupt from end
-    return module.outcome()
+    n_threads = torch.get_num_threads()
+    place = f"cpu, {n_threads} {'threads' if n_threads > 1 else 'thread'}" if device.type == "cpu" else device.type
+    print(f"backend: {name} on {place}" + (f", {ranks.size} processes" if ranks.size > 1 else ""))
 
 
 def log_options(options: Namespace, results: dict[str, float]) -> None:
@@ -344,17 +530,17 @@ def finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def surroundings(accelerator: str) -> dict[str, Any]:
+def surroundings(device: torch.device) -> dict[str, Any]:
     """Where a run took place and what it took; sizes in MiB."""
     memory = {"host": peak_memory() / 2**20}
-    device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    if accelerator in ("auto", "gpu") and torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-        memory["device"] = torch.cuda.max_memory_allocated() / 2**20
-    elif accelerator in ("auto", "mps") and torch.backends.mps.is_available():
-        device = f"{platform.processor()} GPU"
+    name = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        memory["device"] = torch.cuda.max_memory_allocated(device) / 2**20
+    elif device.type == "mps":
+        name = f"{platform.processor()} GPU"
     return {
-        "device": device,
+        "device": name,
         "peak_memory_mib": memory,
         "versions": {
             "python": platform.python_version(),
@@ -366,9 +552,11 @@ def surroundings(accelerator: str) -> dict[str, Any]:
 
 def cli() -> None:
     torch.set_flush_denormal(True)  # before any parallel work, or some threads stay slow
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    run_command(main)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=name)
+    with Lifeline() as lifeline:
+        run_command(lambda: main(lifeline))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import prod
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from datasets.targets import LevelTarget
+from datasets.targets import BlockTarget
+from utils.blocks import runs
+from utils.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ class Check:
 class LevelDataModule(LightningDataModule):
     """The visits and checks of the blocks that are still training; the module that trains tells which these are.
 
+    All processes make as many visits in a period, some of them of no block, so that they can stop and save together.
+
     Inputs
-        target: of the level, on the device that trains
-        n_epochs: epochs of the level
-        val_freq: epochs between two validations; together they are one period, an epoch to Lightning
+        target: of the module's blocks, on the device that trains
+        ranks: the processes that train
         visit_epochs: epochs of a visit, at most
         visit_points: points times epochs of a visit, at most, unless a single block has more
         visit_blocks: blocks of a visit, at most
@@ -60,10 +62,9 @@ class LevelDataModule(LightningDataModule):
 
     def __init__(
         self,
-        target: LevelTarget,
+        target: BlockTarget,
+        ranks: Ranks,
         *,
-        n_epochs: int,
-        val_freq: int,
         visit_epochs: int,
         visit_points: int,
         visit_blocks: int,
@@ -71,8 +72,7 @@ class LevelDataModule(LightningDataModule):
     ):
         super().__init__()
         self.target = target
-        self.n_epochs = n_epochs
-        self.val_freq = val_freq
+        self.ranks = ranks
         self.visit_epochs = visit_epochs
         self.visit_points = visit_points
         self.visit_blocks = visit_blocks
@@ -84,30 +84,44 @@ class LevelDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         return DataLoader(_Stream(self._checks), batch_size=None)
 
-    def _training_blocks(self) -> Tensor:
-        return self.trainer.lightning_module.training_blocks
-
     def _visits(self) -> Iterator[Visit]:
-        """Those of a period that are left: blocks are taken through a run of epochs, range by range."""
+        """Those of a period that are left."""
         module = self.trainer.lightning_module
-        blocks = self._training_blocks()
-        n_points = prod(self.target.patch_size)
-        period_end = min(self.n_epochs, (module.n_epochs_done // self.val_freq + 1) * self.val_freq)
+        n_points = self.target.base.shape[1]
         n_run = max(1, min(self.visit_epochs, self.visit_points // n_points))
-        run, first = module.run, module.n_rows_done
-        if first == len(blocks):
-            run, first = range(run.stop, run.stop), 0
-        while run or run.start < period_end:
-            run = run or range(run.start, min(run.start + n_run, period_end))
-            n_blocks = max(1, min(self.visit_blocks, self.visit_points // (n_points * len(run))))
-            for rows in _ranges(first, len(blocks), n_blocks):
-                yield Visit(rows, run, self.target.wanted(blocks[rows]))
-            run, first = range(run.stop, run.stop), 0
+        end = module.period.stop
+        plan = []
+        for rows, epochs in plan_visits(module.epochs_done, end, n_run):
+            n_blocks = max(1, min(self.visit_blocks, self.visit_points // (n_points * len(epochs))))
+            plan += [(some, epochs) for some in _ranges(rows, n_blocks)]
+        nothing = (slice(0, 0), range(end, end))
+        plan += [nothing] * (self.ranks.max(len(plan)) - len(plan))
+        for rows, epochs in plan:
+            yield Visit(rows, epochs, self.target.wanted(module.training_blocks[rows]))
 
     def _checks(self) -> Iterator[Check]:
-        blocks = self._training_blocks()
-        for rows in _ranges(0, len(blocks), self.check_blocks):
-            yield Check(rows, *self.target.gather(blocks[rows]), self.target.true_points(blocks[rows]))
+        blocks = self.trainer.lightning_module.training_blocks
+        for rows in _ranges(slice(0, len(blocks)), self.check_blocks):
+            some = blocks[rows]
+            yield Check(rows, *self.target.gather(some), self.target.true_points(some))
+
+
+def plan_visits(epochs_done: Tensor, end: int, n_epochs: int) -> Iterator[tuple[slice, range]]:
+    """The order in which blocks are taken on: those furthest behind first, until all have been through all epochs.
+
+    Inputs
+        epochs_done: (n_blocks,) by each
+        end: epochs that all have done in the end
+        n_epochs: at a time, at most
+    """
+    done = epochs_done.tolist()
+    while done and (low := min(done)) < end:
+        behind = [row for row, epochs in enumerate(done) if epochs == low]
+        epochs = range(low, min([low + n_epochs, end, *(epochs for epochs in done if epochs > low)]))
+        for first, last in runs(behind, len(behind)):
+            yield slice(first, last), epochs
+        for row in behind:
+            done[row] = epochs.stop
 
 
 class _Stream(IterableDataset):
@@ -120,5 +134,5 @@ class _Stream(IterableDataset):
         return self.batches()
 
 
-def _ranges(first: int, last: int, step: int) -> Iterator[slice]:
-    return (slice(start, min(start + step, last)) for start in range(first, last, step))
+def _ranges(rows: slice, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, rows.stop)) for start in range(rows.start, rows.stop, step))

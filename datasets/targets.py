@@ -1,13 +1,20 @@
-"""What one level has to learn: its signal and the upsampled reconstruction of the next coarser one, block by block."""
+"""What one level has to learn: its signal and the upsampled reconstruction of the next coarser one, block by block.
 
+Notation: a *layer* is the blocks at one place along axis 0; what a range of layers needs is read together, so that a
+level need not be in memory.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 from torch import Tensor
 
-from utils.blocks import gather_blocks, grid_shape, pad_to_blocks, true_points
+from utils.blocks import gather_blocks, grid_shape, pad_to_blocks, runs, true_points
 from utils.metrics import Metric
+from utils.pyramid import upsample_window
+from utils.raster import Raster, Window, as_values, rows_at_once
 
 _BLOCKS_AT_ONCE = 1024
 
@@ -15,80 +22,131 @@ _BLOCKS_AT_ONCE = 1024
 @dataclass(frozen=True)
 class LevelTarget:
     """
-    size: of the level, without padding
+    signal: of the level
+    coarse: the reconstruction of the next coarser level; None at the coarsest
     patch_size: pixels of a block along each axis
     residual: the target is signal - base, else the signal itself
-    signal: (c, *canvas) the level's signal, edge-replicated to whole blocks; bytes where it is 0 or 1
-    base: (c, *canvas) the upsampled coarser reconstruction, likewise; zero at the coarsest level
-    active: (n_active,) ascending indices of the blocks that get a network
-    amplitude: (n_active,) largest absolute target of each active block
-    base_sums: (n_grid, 2) the metric's sums of the base over the true points of every block
     """
 
-    size: tuple[int, ...]
+    signal: Raster
+    coarse: Raster | None
     patch_size: tuple[int, ...]
     residual: bool
-    signal: Tensor
-    base: Tensor
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        return grid_shape(self.signal.size, self.patch_size)
+
+    def base(self, window: Window) -> Tensor:
+        """The upsampled coarser reconstruction in a window, (c, *[stop - start]); zero at the coarsest level."""
+        if self.coarse is None:
+            return torch.zeros(self.signal.n_channels, *[stop - start for start, stop in window])
+        return upsample_window(self.coarse.read, self.coarse.size, 2, window)
+
+    def survey(self, metric: Metric, loss_thr: float, layers: range) -> "Survey":
+        """Which blocks of some layers get a network: those whose mean square of signal - base is above loss_thr.
+
+        Inputs
+            metric: that `base_sums` is of
+            loss_thr: in squared units of the signal; at the coarsest level every block gets a network
+        """
+        mean_square, largest, sums = [], [], []
+        for blocks, signal, base in self._layers(layers):
+            for some in torch.arange(len(blocks)).split(_BLOCKS_AT_ONCE):
+                true = true_points(self.signal.size, self.patch_size, some + blocks[0])
+                base_blocks = gather_blocks(base, self.patch_size, some)
+                signal_blocks = as_values(gather_blocks(signal, self.patch_size, some), self.signal.unit)
+                difference = (signal_blocks - base_blocks).flatten(1)
+                mean_square.append(difference.square().mean(1))
+                largest.append(difference.abs().amax(1))
+                sums.append(metric.sums(base_blocks, signal_blocks, true))
+        threshold = -1 if self.coarse is None else loss_thr
+        empty = torch.zeros(0)
+        return Survey(
+            ~(torch.cat([empty, *mean_square]) <= threshold),  # what is not a number is not fitted
+            torch.cat([empty, *largest]),
+            torch.cat([empty.view(0, 2), *sums]),
+        )
+
+    def gather(self, blocks: Tensor) -> "BlockTarget":
+        """The target of some blocks, copied.
+
+        Inputs
+            blocks: (n_blocks,) ascending indices in the grid
+        """
+        shape = (len(blocks), prod(self.patch_size), self.signal.n_channels)
+        signal = torch.empty(shape, dtype=self.signal.numbers.dtype)
+        base = torch.empty(shape)
+        places = torch.div(blocks, prod(self.grid[1:]), rounding_mode="floor")
+        first = 0
+        for some, signal_canvas, base_canvas in self._layers(places.unique().tolist()):
+            last = first + int((blocks[first:] <= some[-1]).sum())
+            within = blocks[first:last] - some[0]
+            signal[first:last] = gather_blocks(signal_canvas, self.patch_size, within)
+            base[first:last] = gather_blocks(base_canvas, self.patch_size, within)
+            first = last
+        return BlockTarget(self, blocks, signal, base)
+
+    def _layers(self, layers: range | list[int]) -> Iterator[tuple[range, Tensor, Tensor]]:
+        """Some layers, a few at a time: their blocks, and the canvases (c, *size) of their signal, as it is kept, and
+        base."""
+        patch, rest = self.patch_size[0], tuple((0, length) for length in self.signal.size[1:])
+        per_layer = prod(self.grid[1:])
+        at_once = rows_at_once(self.signal.n_channels, self.signal.size, patch) // patch
+        for first, last in runs(layers, at_once):
+            window = ((first * patch, min(last * patch, self.signal.size[0])), *rest)
+            signal = self.signal.numbers[:, *(slice(*along) for along in window)]
+            yield (
+                range(first * per_layer, last * per_layer),
+                pad_to_blocks(signal, self.patch_size),
+                pad_to_blocks(self.base(window), self.patch_size),
+            )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Of a range of blocks
+
+    active: (n_blocks,) bool, which get a network
+    amplitude: (n_blocks,) largest absolute value of signal - base
+    base_sums: (n_blocks, 2) the metric's sums of the base over the true points
+    """
+
     active: Tensor
     amplitude: Tensor
     base_sums: Tensor
 
-    def to(self, device: torch.device) -> "LevelTarget":
-        """With signal, base and active blocks on a device, where blocks are then gathered."""
-        moved = {name: getattr(self, name).to(device) for name in ("signal", "base", "active")}
-        return replace(self, **moved)
 
-    def gather(self, active_rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Signal and base of some active blocks, each (n_blocks, n_points, c)."""
-        return _gather(self.signal, self.base, self.patch_size, self.active[active_rows])
+@dataclass(frozen=True)
+class BlockTarget:
+    """The target of some blocks, in memory.
 
-    def wanted(self, active_rows: Tensor) -> Tensor:
-        """What the networks of some active blocks have to predict, (n_blocks, n_points, c)."""
-        signal, base = self.gather(active_rows)
-        return signal - base if self.residual else signal
-
-    def true_points(self, active_rows: Tensor) -> Tensor:
-        """Which points of some active blocks are no padding: (n_blocks, n_points) bool."""
-        return true_points(self.size, self.patch_size, self.active[active_rows])
-
-
-def coarsest_target(signal: Tensor, patch_size: tuple[int, ...], metric: Metric) -> LevelTarget:
-    """The coarsest level: every block is active and learns the signal itself.
-
-    Inputs
-        signal: (c, *size) in [0, 1]
-        metric: that `base_sums` is of
+    level: whose blocks they are
+    blocks: (n_blocks,) ascending indices in the grid
+    signal: (n_blocks, n_points, c) as it is kept, float32 on a device
+    base: (n_blocks, n_points, c) float32
     """
-    base = torch.zeros_like(signal, dtype=torch.float32)
-    return finer_target(signal, base, patch_size, metric, loss_thr=-1, residual=False)
 
+    level: LevelTarget
+    blocks: Tensor
+    signal: Tensor
+    base: Tensor
 
-def finer_target(
-    signal: Tensor, base: Tensor, patch_size: tuple[int, ...], metric: Metric, loss_thr: float, residual: bool
-) -> LevelTarget:
-    """A finer level: a block is active iff the mean square of its residual, signal - base, is above loss_thr.
+    def to(self, device: torch.device) -> "BlockTarget":
+        if device.type == "cpu":
+            return self
+        signal = self.signal.float()  # few operations on a device know 16-bit whole numbers
+        return replace(self, blocks=self.blocks.to(device), signal=signal.to(device), base=self.base.to(device))
 
-    Inputs
-        signal: (c, *size) in [0, 1]
-        base: (c, *size) the upsampled reconstruction of the next coarser level
-        metric: that `base_sums` is of
-        loss_thr: mean square, in squared units of the signal
-        residual: active blocks learn the residual (laplacian pyramid), else the signal (gaussian pyramid)
-    """
-    size = tuple(signal.shape[1:])
-    signal, base = pad_to_blocks(signal, patch_size), pad_to_blocks(base, patch_size)
-    mean_square, largest, sums = [], [], []
-    for blocks in torch.arange(prod(grid_shape(size, patch_size))).split(_BLOCKS_AT_ONCE):
-        signal_blocks, base_blocks = _gather(signal, base, patch_size, blocks)
-        difference = (signal_blocks - base_blocks).flatten(1)
-        mean_square.append(difference.square().mean(1))
-        largest.append(difference.abs().amax(1))
-        sums.append(metric.sums(base_blocks, signal_blocks, true_points(size, patch_size, blocks)))
-    active = (~(torch.cat(mean_square) <= loss_thr)).nonzero().squeeze(1)  # what is not a number is not fitted
-    return LevelTarget(size, patch_size, residual, signal, base, active, torch.cat(largest)[active], torch.cat(sums))
+    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal and base of some of the blocks, (n_rows, n_points, c) each."""
+        return as_values(self.signal[rows], self.level.signal.unit), self.base[rows]
 
+    def wanted(self, rows: Tensor) -> Tensor:
+        """What the networks of some of the blocks have to predict, (n_rows, n_points, c)."""
+        signal, base = self.gather(rows)
+        return signal - base if self.level.residual else signal
 
-def _gather(signal: Tensor, base: Tensor, patch_size: tuple[int, ...], blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """A volume stays bytes until here: only the blocks at hand are floats."""
-    return gather_blocks(signal, patch_size, blocks).float(), gather_blocks(base, patch_size, blocks)
+    def true_points(self, rows: Tensor) -> Tensor:
+        """Which of their points are no padding: (n_rows, n_points) bool."""
+        return true_points(self.level.signal.size, self.level.patch_size, self.blocks[rows])

@@ -2,69 +2,89 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from models.block_mlp import BlockMLP
-from models.miner import Level, refine, whole
+from models.miner import Level, refine
 from utils.errors import Interrupted
 from utils.figures import highlight_blocks, signed, thumbnail
 from utils.metrics import Metric, n_colours
 from utils.pruning import make_optimizer, select_blocks, set_step
+from utils.ranks import Ranks
+from utils.raster import Window, whole
 from utils.rng import point_order
 from utils.stop import StopSignals
 
 
+class OneOfMany(SingleDeviceStrategy):
+    """One of several processes, each with a device and blocks of its own: Lightning has nothing to synchronise."""
+
+    def __init__(self, device: torch.device, rank: int):
+        super().__init__(device)
+        self.global_rank = rank
+
+    @property
+    def is_global_zero(self) -> bool:
+        return self.global_rank == 0
+
+
 class LevelModule(LightningModule):
-    """Trains the networks of one level.
+    """Trains the networks of a part of one level's blocks, in one of the processes that share the part out.
 
-    `network` holds all active blocks; `twin` the training ones, rows `training_blocks` of it. An epoch of Lightning's
-    is a period: the epochs between two validations. A training batch is a visit, a validation batch a check.
+    `network` holds all blocks; `twin` the training ones, rows `training_blocks` of it, in any order. An epoch of
+    Lightning's is a period: the epochs between two validations. A training batch is a visit, a validation batch a check.
 
-    Logged, over the epochs of the level: train/lr; train/loss, the mean square error of the blocks that train;
-    val/psnr in dB or val/iou, of the level's reconstruction; val/n_training_blocks.
+    Logged by the first process, over the epochs of the level: train/lr; train/loss, the mean square error of the blocks
+    that train; val/psnr in dB or val/iou, of the level's reconstruction; val/n_training_blocks.
 
     Inputs
-        network: of the active blocks, initialised
+        network: of the blocks, initialised
         coords: (n_points, n_in) encoded coordinates of a block's points
-        active: (n_active,) indices of these blocks in the grid of the level
         residual: predictions are added to the base
         backend: that trains and evaluates the networks
         metric: by which the level is judged
-        block_sums: (n_grid, 2) its sums for the base in every block, which stand where no network does
+        block_sums: (n_blocks, 2) its sums for the base in every block
+        other_sums: (2,) its sums for all blocks of the level that are not in the part
+        ranks: the processes
         seed, level: key of the order of points
-        n_epochs, lr, batch_size: as the options say; the learning rate falls to lr/30 by a cosine over the epochs
+        n_epochs, val_freq, lr, batch_size: as the options say; the learning rate falls to lr/30 by a cosine over the
+            epochs
+        first_step: of the curves, where other parts of the level come before this one
     """
 
     def __init__(
         self,
         network: BlockMLP,
         coords: Tensor,
-        active: Tensor,
         *,
         residual: bool,
         backend: ModuleType,
         metric: Metric,
         block_sums: Tensor,
+        other_sums: Tensor,
+        ranks: Ranks,
         seed: int,
         level: int,
         n_epochs: int,
+        val_freq: int,
         lr: float,
         batch_size: int,
+        first_step: int,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.network = network
         self.twin = network.select(torch.arange(network.n_blocks))
         self.register_buffer("coords", coords)
-        self.register_buffer("active", active)
         self.register_buffer("training_blocks", torch.arange(network.n_blocks))
         self.register_buffer("block_sums", block_sums)
         self.register_buffer("block_mse", torch.empty(0))  # of the training blocks, at the last validation
@@ -72,25 +92,36 @@ class LevelModule(LightningModule):
         self.residual = residual
         self.backend = backend
         self.metric = metric
+        self.other_sums = other_sums
+        self.ranks = ranks
         self.seed = seed
         self.level = level
         self.n_epochs = n_epochs
+        self.val_freq = val_freq
         self.lr = lr
         self.batch_size = batch_size
+        self.first_step = first_step
         self.n_epochs_done = 0  # by all blocks, at the last validation
-        self.run, self.n_rows_done = range(0), 0  # epochs that blocks are taken through, and how many have been
-        self.period_loss: dict[int, float] = {}
+        self.epochs_done = torch.zeros(network.n_blocks, dtype=torch.int64)  # by each training block
+        self.period_loss = torch.zeros(len(self.period), dtype=torch.float64)  # sum over the training blocks
         self.n_diverged = 0
+        self.n_training = 0  # in all processes
         self.first_moments: list[list[Tensor]] | None = None  # of the twin, where training goes on
-        self.progress = {"loss": "-", metric.name: "-", "blocks": str(network.n_blocks)}
+        self.progress = {"loss": "-", metric.name: "-", "blocks": str(network.n_blocks * ranks.size)}
+
+    @property
+    def period(self) -> range:
+        """The epochs between the last validation and the next."""
+        return range(self.n_epochs_done, min(self.n_epochs, (self.n_epochs_done // self.val_freq + 1) * self.val_freq))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         moments, self.first_moments = self.first_moments, None  # the optimizer's from here on
         return make_optimizer(self.twin, self.lr, moments)
 
     def on_train_start(self) -> None:
+        quality = self._quality()
         if self.n_epochs_done == 0:
-            self._log_quality()  # of the base, where the curves begin
+            self._log_at(0, quality)  # of the base, where the curves begin
 
     def learning_rate(self, epochs: range) -> Tensor:
         """(n_epochs,) cosine from lr to lr/30 (Loshchilov and Hutter, SGDR, 2017, eq. 5)."""
@@ -99,6 +130,8 @@ class LevelModule(LightningModule):
         return lowest + (self.lr - lowest) * (1 + phase.cos()) / 2
 
     def training_step(self, visit: Any, _: int) -> None:
+        if not len(visit.target):
+            return
         part, optimizer = select_blocks(self.twin, self.optimizers(use_pl_optimizer=False), visit.rows)
         set_step(optimizer, visit.epochs.start * -(-len(self.coords) // self.batch_size))
         losses = self.backend.fit_points(
@@ -110,31 +143,27 @@ class LevelModule(LightningModule):
             self.batch_size,
             self.learning_rate(visit.epochs),
         )
-        for epoch, loss in zip(visit.epochs, losses.sum(1).tolist(), strict=True):
-            self.period_loss[epoch] = self.period_loss.get(epoch, 0.0) + loss / self.twin.n_blocks
+        first = visit.epochs.start - self.period.start
+        self.period_loss[first : first + len(losses)] += losses.sum(1, dtype=torch.float64).cpu()
         self.progress["loss"] = f"{losses[-1].mean().item():.2e}"
-        self.run, self.n_rows_done = visit.epochs, visit.rows.stop
-
-    def outcome(self) -> dict[str, int]:
-        """epochs: that the level took; diverged: blocks that were put back"""
-        return {"epochs": self.n_epochs_done, "diverged": self.n_diverged}
+        self.epochs_done[visit.rows] = visit.epochs.stop
 
     @property
     def is_done(self) -> bool:
+        """For the blocks of this process."""
         return self.n_epochs_done >= self.n_epochs or self.twin.n_blocks == 0
 
     def state(self) -> dict[str, Any]:
         """All that training changes, as plain data, between two visits."""
         moments = self.optimizers(use_pl_optimizer=False).state
         return {
-            "network": self.network.state_dict(),
-            "twin": self.twin.state_dict(),
+            "network": dict(self.network.state_dict()),
+            "twin": dict(self.twin.state_dict()),
             "moments": [[moments[p][name] for name in ("exp_avg", "exp_avg_sq")] for p in self.twin.parameters()],
             "training_blocks": self.training_blocks,
+            "epochs_done": self.epochs_done,
             "block_sums": self.block_sums,
             "n_epochs_done": self.n_epochs_done,
-            "run": [self.run.start, self.run.stop],
-            "n_rows_done": self.n_rows_done,
             "period_loss": self.period_loss,
             "n_diverged": self.n_diverged,
         }
@@ -146,11 +175,13 @@ class LevelModule(LightningModule):
         self.twin = self.network.select(self.training_blocks)
         self.twin.load_state_dict(state["twin"])
         self.first_moments = state["moments"]
+        self.epochs_done = state["epochs_done"]
         self.block_sums = state["block_sums"]
         self.n_epochs_done = state["n_epochs_done"]
-        self.run, self.n_rows_done = range(*state["run"]), state["n_rows_done"]
         self.period_loss = state["period_loss"]
         self.n_diverged = state["n_diverged"]
+        if not (len(self.epochs_done) == self.twin.n_blocks and len(self.period_loss) == len(self.period)):
+            raise TypeError(f"{len(self.epochs_done)} blocks, {len(self.period_loss)} epochs")
 
     def on_validation_epoch_start(self) -> None:
         self.block_mse = self.coords.new_empty(self.twin.n_blocks)
@@ -162,28 +193,34 @@ class LevelModule(LightningModule):
         target = check.signal - check.base if self.residual else check.signal
         mse = (prediction - target).square().mean(dim=(1, 2)).masked_fill(~self.sound_blocks[check.rows], math.nan)
         self.block_mse[check.rows] = mse
-        blocks = self.active[self.training_blocks[check.rows]]
+        blocks = self.training_blocks[check.rows]
         sums = self.metric.sums(reconstruction, check.signal, check.true)
         self.block_sums[blocks[mse.isfinite()]] = sums[mse.isfinite()]
 
     def on_validation_epoch_end(self) -> None:
         """Runs after the callbacks' hooks of this name: the blocks left are those that survived."""
-        rates = self.learning_rate(range(self.n_epochs)).tolist()
-        for epoch, loss in self.period_loss.items():
-            self.logger.log_metrics({"train/lr": rates[epoch], "train/loss": loss}, step=epoch + 1)
-        self.n_epochs_done = max(self.period_loss) + 1
-        self.run, self.n_rows_done = range(self.n_epochs_done, self.n_epochs_done), 0
-        self.period_loss = {}
-        self.log("val/n_training_blocks", float(self.twin.n_blocks), logger=False)  # for EarlyStopping
-        self._log_quality()
+        rates = self.learning_rate(self.period).tolist()
+        losses = (self.ranks.sum(self.period_loss) / self.n_training).tolist()
+        for epoch, rate, loss in zip(self.period, rates, losses, strict=True):
+            self._log_at(epoch + 1, {"train/lr": rate, "train/loss": loss})
+        self.n_epochs_done = self.period.stop
+        self.epochs_done = torch.full((self.twin.n_blocks,), self.n_epochs_done)
+        self.period_loss = torch.zeros(len(self.period), dtype=torch.float64)
+        self._log_at(self.n_epochs_done, self._quality())
+        self.log("val/n_training_blocks", float(self.n_training), logger=False)  # for EarlyStopping
 
-    def _log_quality(self) -> None:
-        quality = self.metric.value(*self.block_sums.cpu().sum(0, dtype=torch.float64).tolist())
-        n_training = self.twin.n_blocks
-        self.logger.log_metrics(
-            {f"val/{self.metric.name}": quality, "val/n_training_blocks": n_training}, step=self.n_epochs_done
-        )
-        self.progress |= {self.metric.name: f"{quality:.5g}", "blocks": str(n_training)}
+    def _quality(self) -> dict[str, float]:
+        """Of the level, as it stands in all processes."""
+        mine = self.block_sums.cpu().sum(0, dtype=torch.float64)
+        *sums, n_training = self.ranks.sum(torch.tensor([*mine, self.twin.n_blocks])).tolist()
+        self.n_training = int(n_training)
+        quality = self.metric.value(*(self.other_sums + torch.tensor(sums)).tolist())
+        self.progress |= {self.metric.name: f"{quality:.5g}", "blocks": str(self.n_training)}
+        return {f"val/{self.metric.name}": quality, "val/n_training_blocks": self.n_training}
+
+    def _log_at(self, epoch: int, values: dict[str, float]) -> None:
+        if self.logger is not None:
+            self.logger.log_metrics(values, step=self.first_step + epoch)
 
 
 class BlockPruning(Callback):
@@ -218,7 +255,7 @@ class StateSaver(Callback):
     """Saves where training stands: after every validation, and at the end of a visit where the last time was long ago.
 
     Inputs
-        save: called with `LevelModule.state()`
+        save: called in the first process with the `LevelModule.state()` of all blocks of the part
         every: seconds
         stop: asked as often as it may save; training then ends with Interrupted, its state saved
     """
@@ -233,24 +270,79 @@ class StateSaver(Callback):
         self.stop.listen()  # Lightning has its own way with SIGTERM, which ends without saving
 
     def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Any, _: int) -> None:
-        if trainer.is_last_batch:
-            return  # validation follows, without which the period would not end when training goes on
+        if (
+            not trainer.is_last_batch
+        ):  # validation follows, without which the period would not end when training goes on
+            self._save(module, time.monotonic() - self.saved_at > self.every)
+
+    def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
+        if module.n_training and module.n_epochs_done < module.n_epochs:  # else the level's checkpoint follows
+            self._save(module, True)
+
+    def _save(self, module: LevelModule, is_due: bool) -> None:
         stop = self.stop()
-        if stop or time.monotonic() - self.saved_at > self.every:
-            self._save(module)
+        if stop or module.ranks.max(is_due):
+            states = module.ranks.gather(module.state())
+            if states is not None:
+                self.save(merge_states(states))
+            self.saved_at = time.monotonic()
         if stop:
             raise Interrupted
 
-    def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
-        if module.is_done:
-            return  # the level's checkpoint follows
-        self._save(module)
-        if self.stop():
-            raise Interrupted
 
-    def _save(self, module: LevelModule) -> None:
-        self.save(module.state())
-        self.saved_at = time.monotonic()
+def merge_states(states: list[dict[str, Any]]) -> dict[str, Any]:
+    """The state of a part from those of the processes that share it out: of k processes, number r has blocks r, r + k,
+    ..."""
+    if len(states) == 1:
+        return states[0]
+    order = torch.cat([state["training_blocks"] * len(states) + rank for rank, state in enumerate(states)]).argsort()
+
+    def training(values: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(values))[order]
+
+    def blocks(values: Sequence[Tensor]) -> Tensor:
+        return interleave(list(values))
+
+    return {
+        "network": {name: blocks([s["network"][name] for s in states]) for name in states[0]["network"]},
+        "twin": {name: training([s["twin"][name] for s in states]) for name in states[0]["twin"]},
+        "moments": [
+            [training(moment) for moment in zip(*pairs, strict=True)]
+            for pairs in zip(*(s["moments"] for s in states), strict=True)
+        ],
+        "training_blocks": training([s["training_blocks"] * len(states) + r for r, s in enumerate(states)]),
+        "epochs_done": training([s["epochs_done"] for s in states]),
+        "block_sums": blocks([s["block_sums"] for s in states]),
+        "n_epochs_done": states[0]["n_epochs_done"],
+        "period_loss": sum(s["period_loss"] for s in states),
+        "n_diverged": sum(s["n_diverged"] for s in states),
+    }
+
+
+def split_state(state: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
+    """What one of so many processes takes over from the state of a part."""
+    mine = (state["training_blocks"] % size == rank).nonzero().squeeze(1)
+    mine = mine[state["epochs_done"][mine].argsort(stable=True)]  # those that are as far lie together
+    first = rank == 0  # takes over the sums
+    return {
+        "network": {name: tensor[rank::size].contiguous() for name, tensor in state["network"].items()},
+        "twin": {name: tensor[mine] for name, tensor in state["twin"].items()},
+        "moments": [[moment[mine] for moment in pair] for pair in state["moments"]],
+        "training_blocks": torch.div(state["training_blocks"][mine], size, rounding_mode="floor"),
+        "epochs_done": state["epochs_done"][mine],
+        "block_sums": state["block_sums"][rank::size],
+        "n_epochs_done": state["n_epochs_done"],
+        "period_loss": state["period_loss"] if first else torch.zeros_like(state["period_loss"]),
+        "n_diverged": state["n_diverged"] if first else 0,
+    }
+
+
+def interleave(parts: list[Tensor]) -> Tensor:
+    """The rows that k processes have of one tensor, number r rows r, r + k, ..., as that tensor."""
+    whole = parts[0].new_empty(sum(map(len, parts)), *parts[0].shape[1:])
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole
 
 
 class LevelProgressBar(ProgressBar):
@@ -276,7 +368,7 @@ class LevelProgressBar(ProgressBar):
 
     def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Any, _: int) -> None:
         self.bar.set_postfix(module.progress, refresh=False)
-        done = len(visit.epochs) * len(visit.target) / module.twin.n_blocks
+        done = len(visit.epochs) * len(visit.target) / max(1, module.twin.n_blocks)
         self.bar.update(min(done, self.bar.total - self.bar.n))
 
     def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
@@ -300,13 +392,15 @@ class LevelImages(Callback):
     Inputs
         index: j
         level: whose network is the one that the module trains
-        base: (c, *size) the upsampled coarser level
+        blocks: (n_blocks,) indices in the grid of the module's blocks
+        base: gives a window of the upsampled coarser level, (c, *window_size)
         b_chunks: blocks evaluated at once, at most
     """
 
-    def __init__(self, index: int, level: Level, base: Tensor, b_chunks: int):
+    def __init__(self, index: int, level: Level, blocks: Tensor, base: Callable[[Window], Tensor], b_chunks: int):
         self.index = index
         self.level = level
+        self.blocks = blocks
         self.b_chunks = b_chunks
         middle = level.size[0] // 2
         self.window = whole(level.size)
@@ -314,13 +408,13 @@ class LevelImages(Callback):
         if len(level.size) == 3:
             self.window = ((middle, middle + 1), *self.window[1:])
             self.layer = middle // level.patch_size[0]
-        self.base = base[:, *(slice(*along) for along in self.window)]
+        self.base = base(self.window)
 
     def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
         level, base = self.level, self.base.to(module.device)
         image = refine(level, base, self.window, b_chunks=self.b_chunks, backend=module.backend)
         training = torch.zeros_like(level.active)
-        training[module.active[module.training_blocks].cpu()] = True
+        training[self.blocks[module.training_blocks.cpu()]] = True
         training = training.view(level.active_grid.shape)
         if self.layer is not None:
             image, base, training = image[:, 0], base[:, 0], training[self.layer]

@@ -3,7 +3,7 @@
 Notation: level 0 is the finest; a *window* is a (start, stop) pair along each axis, in pixels of its level.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from types import ModuleType
@@ -20,15 +20,10 @@ from utils.blocks import block_coords, gather_blocks, grid_shape, scatter_blocks
 from utils.checkpoint import find_levels, level_path, load_level
 from utils.errors import InputError, one_line
 from utils.frame import Frame
-from utils.pyramid import level_size, source_window, upsample, upsample_whole
-
-Window = tuple[tuple[int, int], ...]
+from utils.pyramid import level_size, upsample_whole, upsample_window
+from utils.raster import Window, computed, whole
 
 _MOST_SCALES = 64
-
-
-def whole(size: tuple[int, ...]) -> Window:
-    return tuple((0, length) for length in size)
 
 
 def is_inside(window: Window, size: tuple[int, ...]) -> bool:
@@ -230,13 +225,14 @@ class MINER:
         run, levels = None, {}
         for index in found:
             path = level_path(folder, index)
-            record = load_level(path, device)
+            record = load_level(path)
             try:
                 run = run or _checked_run(record["run"])
                 if record["run"] != run or record["level"] != index:
                     raise InputError(f"l{found[0]}.ckpt and l{index}.ckpt in {folder} are of different runs")
-                levels[index] = Level.from_record(record)
-                levels[index].check(level_size(tuple(run["size"]), index), run["n_channels"])
+                level = Level.from_record(record)
+                level.check(level_size(tuple(run["size"]), index), run["n_channels"])
+                levels[index] = replace(level, active=level.active.to(device), network=level.network.to(device))
                 options = dict(record["options"])
             except InputError:
                 raise
@@ -319,14 +315,12 @@ class MINER:
         if level == self.n_scales - 1:
             base = torch.zeros(self.n_channels, *[stop - start for start, stop in wanted], device=device)
         else:
-            coarse_size = self.levels[level + 1].size
-            factor = 2 * scale
-            window = tuple(
-                source_window(start, stop, factor, length)
-                for (start, stop), length in zip(wanted, coarse_size, strict=True)
+            base = upsample_window(
+                lambda window: computed(self.decode(level + 1, window, b_chunks=b_chunks)),
+                self.levels[level + 1].size,
+                2 * scale,
+                wanted,
             )
-            coarse = self.decode(level + 1, window, b_chunks=b_chunks)
-            base = upsample(coarse, factor, wanted, tuple(start for start, _ in window), coarse_size)
         return refine(self.levels[level], base, crop, scale, b_chunks, self.backend)
 
     @torch.no_grad()
@@ -337,6 +331,6 @@ class MINER:
         decoded = []
         for _, level in sorted(self.levels.items(), reverse=True):
             if decoded:
-                base = upsample_whole(decoded[-1], level.size)
+                base = upsample_whole(computed(decoded[-1]), level.size)
             decoded.append(refine(level, base, whole(level.size), b_chunks=b_chunks, backend=self.backend))
         return decoded[::-1]

@@ -18,7 +18,7 @@ from datasets.signals import read_occupancy, write_occupancy
 from models.miner import MINER
 from opt import make_parser, parse_options
 from utils import memory
-from utils.checkpoint import _LEVEL, _pack, load_level, write_aside
+from utils.checkpoint import load_level, save_level, write_aside
 from utils.errors import InputError
 from utils.frame import Frame
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_with_anything_in_it_decodes_to_its_size_or_is_refused(copy
         place = place[key]
         key = data.draw(st.sampled_from(sorted(place)))
     place[key] = data.draw(anything)
-    (copy / "l0.ckpt").write_bytes(_pack(_LEVEL, record))
+    save_level(copy / "l0.ckpt", record)
     decoded = decodes_or_says_why(copy)
     assert decoded is None or decoded.shape == (3, 75, 100)
 
@@ -118,7 +118,7 @@ def test_swapped_tensors_decode_to_the_size_or_are_refused(copy, small_run, data
     names = sorted(record["network"])
     one, other = data.draw(st.sampled_from(names)), data.draw(st.sampled_from(names))
     record["network"][one], record["network"][other] = record["network"][other], record["network"][one]
-    (copy / "l0.ckpt").write_bytes(_pack(_LEVEL, record))
+    save_level(copy / "l0.ckpt", record)
     decoded = decodes_or_says_why(copy)
     assert decoded is None or decoded.shape == (3, 75, 100)
 
@@ -126,7 +126,7 @@ def test_swapped_tensors_decode_to_the_size_or_are_refused(copy, small_run, data
 def test_a_tensor_that_promises_more_than_the_file_holds_is_refused(copy, small_run):
     record = load_level(small_run / "l0.ckpt")
     record["active"] = torch.zeros(1, dtype=torch.bool).expand(2**40)
-    (copy / "l0.ckpt").write_bytes(_pack(_LEVEL, record))
+    save_level(copy / "l0.ckpt", record)
     assert decodes_or_says_why(copy) is None
 
 

@@ -183,7 +183,7 @@ def test_a_state_that_does_not_fit_is_told_in_one_line(command, small_copy, tmp_
     process.join()
     state = load_state(tmp_path / "ckpts/stopped")
     state["state"]["training_blocks"] = torch.arange(100, 200)
-    save_state(tmp_path / "ckpts/stopped", {name: state[name] for name in ("level", "run", "options", "state")})
+    save_state(tmp_path / "ckpts/stopped", {name: state[name] for name in ("level", "run", "options", "rows", "state")})
     outcome = command("train.py", *arguments, "--val_freq", "1", "--resume")
     assert "state.ckpt does not fit together" in outcome.error
     assert "Traceback" not in outcome.error

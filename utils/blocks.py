@@ -4,6 +4,8 @@ Notation: sizes are (h, w) or (d, h, w); a *canvas* (c, *size) is a signal whose
 and the points of a block are numbered in C order. Nothing here knows what the values mean.
 """
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from einops import rearrange
 
@@ -81,3 +83,12 @@ def true_points(size: tuple[int, ...], patch_size: tuple[int, ...], blocks: torc
         along = place[:, None] * patch + torch.arange(patch, device=blocks.device) < length  # (n_blocks, patch)
         inside = rearrange(inside[:, :, None] & along[:, None], "block points place -> block (points place)")
     return inside
+
+
+def runs(numbers: Sequence[int], at_once: int) -> Iterator[tuple[int, int]]:
+    """Consecutive ones among ascending numbers, at most so many together, as (first, last + 1)."""
+    start = 0
+    for index in range(1, len(numbers) + 1):
+        if index == len(numbers) or numbers[index] != numbers[index - 1] + 1 or index - start == at_once:
+            yield numbers[start], numbers[index - 1] + 1
+            start = index

@@ -1,23 +1,25 @@
-"""Files of a run: checkpoints, one a level, and the state inside the level at hand. Plain data in, plain data out.
+"""Files of a run: checkpoints, one a level; of the level at hand finished parts and where training stands. Plain data
+in, plain data out.
 
 All are written aside, flushed to the disk and renamed: a file is complete when it appears, and an old one stays whole
 until then. They are zip archives whose entries are stored as they are, each with its CRC-32.
 """
 
-import io
 import os
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from filelock import FileLock, Timeout
 
 from utils.errors import InputError, one_line
 
-_LEVEL, _STATE = "miner level", "miner state"
+_LEVEL, _PART, _STATE = "miner level", "miner part", "miner state"
 _VERSION = 2
+_LARGE = 2**28
 
 
 def level_path(folder: Path, level: int) -> Path:
@@ -48,12 +50,19 @@ def lock(folder: Path) -> FileLock:
     return held
 
 
-def write_aside(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that it is complete, and on the disk, when it appears; an old one stays whole until then."""
+def write_aside(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
+    """Write a file so that it is complete, and on the disk, when it appears; an old one stays whole until then.
+
+    Inputs
+        content: the bytes, or what writes them
+    """
     aside = path.with_name(f".{path.name}.part")
     try:
         with aside.open("wb") as file:
-            file.write(data)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -75,36 +84,55 @@ def _sync_folder(folder: Path) -> None:
 
 def save_level(path: Path, record: dict[str, Any]) -> None:
     """Write one level. Equal records give equal bytes."""
-    write_aside(path, _pack(_LEVEL, record))
+    _save(_LEVEL, path, record)
 
 
-def load_level(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read one level; InputError, naming the file, for anything that is none."""
-    return _unpack(_LEVEL, path, device)
+def load_level(path: Path) -> dict[str, Any]:
+    """Read one level, its tensors mapped where it is large; InputError, naming the file, for anything that is none."""
+    return _load(_LEVEL, path)
 
 
 def save_state(folder: Path, record: dict[str, Any]) -> None:
     """Write where a run stands inside a level."""
-    write_aside(state_path(folder), _pack(_STATE, record))
+    _save(_STATE, state_path(folder), record)
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
     """Where a run stood, or None where no level was begun; InputError for a file that is none."""
     path = state_path(folder)
-    return _unpack(_STATE, path, "cpu") if path.exists() else None
+    return _load(_STATE, path) if path.exists() else None
 
 
-def _pack(kind: str, record: dict[str, Any]) -> memoryview:
-    buffer = io.BytesIO()  # torch.save would write the name of a file into it
-    torch.save({"format": kind, "version": _VERSION, **record}, buffer)
-    return buffer.getbuffer()
+def part_paths(folder: Path) -> list[Path]:
+    """The finished parts of the level at hand, in the order of their blocks."""
+    return sorted(folder.glob("part*.ckpt"))
 
 
-def _unpack(kind: str, path: Path, device: str | torch.device) -> dict[str, Any]:
-    data = path.read_bytes()
+def part_path(folder: Path, first: int) -> Path:
+    return folder / f"part{first:012d}.ckpt"
+
+
+def save_part(folder: Path, first: int, record: dict[str, Any]) -> None:
+    """Write a finished part of a level, whose first block is its active block number `first`."""
+    _save(_PART, part_path(folder, first), record)
+
+
+def load_part(path: Path) -> dict[str, Any]:
+    """Read a part, its tensors mapped where it is large; InputError for a file that is none."""
+    return _load(_PART, path)
+
+
+def _save(kind: str, path: Path, record: dict[str, Any]) -> None:
+    record = {"format": kind, "version": _VERSION, **record}
+    write_aside(path, lambda file: torch.save(record, file))  # to a path, it would write the path's name into it
+
+
+def _load(kind: str, path: Path) -> dict[str, Any]:
     try:
-        _check_archive(data)
-        record = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        _check_archive(path)
+        # a mapped file that something else shortens would kill the process: only where memory matters
+        is_large = path.stat().st_size > _LARGE
+        record = torch.load(path, map_location="cpu", mmap=is_large, weights_only=True)
         _check_tensors(record)
     except Exception as error:  # whatever a damaged archive or pickle leads to
         raise InputError(f"{path} is damaged, or no checkpoint: fit it again") from error
@@ -116,14 +144,14 @@ def _unpack(kind: str, path: Path, device: str | torch.device) -> dict[str, Any]
     return record
 
 
-def _check_archive(data: bytes) -> None:
+def _check_archive(path: Path) -> None:
     """Nothing in it unpacks to more than the file holds, and every byte is as it was written."""
-    archive = zipfile.ZipFile(io.BytesIO(data))
-    entries = archive.infolist()
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise zipfile.BadZipFile("packed entries")
-    if sum(entry.file_size for entry in entries) > len(data) or archive.testzip() is not None:
-        raise zipfile.BadZipFile("sizes or checksums")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise zipfile.BadZipFile("packed entries")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size or archive.testzip() is not None:
+            raise zipfile.BadZipFile("sizes or checksums")
 
 
 def _check_tensors(value: Any) -> None:

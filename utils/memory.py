@@ -8,8 +8,11 @@ from pathlib import Path
 
 from utils.blocks import grid_shape
 from utils.errors import InputError, size_text
+from utils.raster import COMPUTED, raster_bytes, rows_at_once
 
 _MARGIN = 2**27  # what Lightning, TensorBoard and a visit take besides
+_COPIES_OF_WINDOW = 10  # while some rows of a level are upsampled, cut into blocks, judged
+_MOST_BLOCKS = 2**14  # trained at once on a CPU: more would only take memory
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -63,48 +66,72 @@ def _own(name: str) -> int | None:
 
 
 @dataclass(frozen=True)
-class Bound:
-    """What a fit takes at most.
+class Plan:
+    """How a fit is laid out, and what it takes at most.
 
-    blocks, parameters: of each level, the finest first
-    host, device: bytes of memory; device is 0 where training is on the CPU
+    blocks, parameters: of each level, the finest first, where every block has a network
+    is_mapped: levels lie in files, else in memory
+    files: bytes of these
+    max_blocks: trained at once by a process
+    host, device: bytes of memory besides; device is 0 where training is on the CPU
     """
 
     blocks: list[int]
     parameters: list[int]
+    is_mapped: bool
+    files: int
+    max_blocks: int
     host: int
     device: int
 
 
-def bound_memory(
+def plan_memory(
     sizes: list[tuple[int, ...]],
     n_channels: int,
     patch_size: tuple[int, ...],
     per_block: list[int],
+    *,
+    signal_bytes: int,
     activations: int,
-    on_device: bool,
-) -> Bound:
-    """Bound a fit before it begins: every block has a network and none is pruned.
+    budget: int,
+    device_budget: int | None,
+    max_blocks: int | None,
+) -> Plan:
+    """Lay out a fit before it begins, as if every block had a network and none were pruned.
 
     Inputs
         sizes: (h, w) or (d, h, w) of each level, the finest first
         per_block: parameters of a block, of each level
+        signal_bytes: of all levels of the signal
         activations: values that autograd keeps the history of
-        on_device: the networks are not trained on the CPU
+        budget: bytes of memory to stay in, where that is possible
+        device_budget: likewise of the device that trains; None for the CPU
+        max_blocks: trained at once, if that is not to follow from the budgets
     """
     blocks = [prod(grid_shape(size, patch_size)) for size in sizes]
     parameters = [n_blocks * n for n_blocks, n in zip(blocks, per_block, strict=True)]
-    values = n_channels * prod(sizes[0])
-    padded = n_channels * blocks[0] * prod(patch_size)
-    # float32 copies of the finest level: signal, base, their paddings, the coarser level, what refine works on
-    copies = 4 * (2 * values + (2 * padded if padded > values else 0) + values // 2 + padded + values)
-    # network, twin and two moments, once more while they are saved or shrink
-    training = 8 * 4 * max(parameters)
+    levels = signal_bytes + (raster_bytes(n_channels, sizes[1], COMPUTED) * 5 // 4 if sizes[1:] else 0)
+    is_mapped = levels > budget / 8
+
+    # signal and base; network, twin and two moments, once more while they are saved or shrink
+    of_block = 8 * n_channels * prod(patch_size) + 8 * 4 * max(per_block)
     history = 8 * 4 * activations
-    on_device_only = 4 * 2 * padded + 5 * 4 * max(parameters) + history
-    return Bound(
+    if max_blocks is None and device_budget is None:
+        max_blocks = min(_MOST_BLOCKS, budget // (2 * of_block))
+    elif max_blocks is None:
+        max_blocks = (device_budget - history) // of_block
+    max_blocks = max(1, max_blocks)
+    part = of_block * min(max_blocks, max(blocks))
+
+    rows = min(rows_at_once(n_channels, sizes[0], patch_size[0]), blocks[0] * prod(patch_size))
+    window = n_channels * prod(sizes[0][1:]) * min(rows, sizes[0][0] + patch_size[0])
+    on_host = _COPIES_OF_WINDOW * 4 * window + (0 if is_mapped else levels) + part
+    return Plan(
         blocks,
         parameters,
-        host=used_memory() + _MARGIN + copies + training + (0 if on_device else history),
-        device=on_device_only + _MARGIN if on_device else 0,
+        is_mapped,
+        files=levels if is_mapped else 0,
+        max_blocks=max_blocks,
+        host=used_memory() + _MARGIN + on_host + (history if device_budget is None else 0),
+        device=0 if device_budget is None else part + history + _MARGIN,
     )

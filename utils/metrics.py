@@ -33,12 +33,16 @@ class Metric:
     value: Callable[[float, float], float]
 
     def __call__(self, reconstruction: Tensor, signal: Tensor) -> float:
-        """Of a whole signal (c, *size) in [0, 1]; totals are kept in double precision."""
+        """Of a whole signal (c, *size) in [0, 1]."""
+        return self.value(*self.totals(reconstruction, signal).tolist())
+
+    def totals(self, reconstruction: Tensor, signal: Tensor) -> Tensor:
+        """(2,) in double precision, of a window of a signal, (c, *size) in [0, 1]; they add up over windows."""
         totals = torch.zeros(2, dtype=torch.float64)
         for layer, true_layer in zip(reconstruction.unbind(1), signal.unbind(1), strict=True):
             values, true_values = (rearrange(x, "c ... -> 1 (...) c") for x in (layer, true_layer.float()))
             totals += self.sums(values, true_values, torch.ones(values.shape[:2], dtype=torch.bool))[0].cpu()
-        return self.value(*totals.tolist())
+        return totals
 
 
 def _squared_error(reconstruction: Tensor, signal: Tensor, true: Tensor) -> Tensor:

@@ -4,10 +4,13 @@ Level j + 1 has size ceil(size of level j / 2). Both ways are aligned by half pi
 pixels 2i and 2i + 1 of level j.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from utils.blocks import pad_to_blocks
+from utils.raster import Window
 
 
 def level_size(size: tuple[int, ...], level: int) -> tuple[int, ...]:
@@ -37,9 +40,7 @@ def source_window(start: int, stop: int, factor: int, size: int) -> tuple[int, i
     return int(taps.min()), int(taps.max()) + 1
 
 
-def upsample(
-    window: Tensor, factor: int, crop: tuple[tuple[int, int], ...], origin: tuple[int, ...], size: tuple[int, ...]
-) -> Tensor:
+def upsample(window: Tensor, factor: int, crop: Window, origin: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
     """Quadratic B-spline interpolation, `factor` samples a coarse one, aligned by half pixels, edges replicated.
 
     The spline smooths: it passes near the samples, not through them, and stays in their range. That is wanted:
@@ -70,6 +71,18 @@ def upsample(
 def upsample_whole(coarse: Tensor, size: tuple[int, ...]) -> Tensor:
     """A whole level (c, *coarse_size) brought to the size of the next finer one."""
     return upsample(coarse, 2, tuple((0, length) for length in size), (0,) * len(size), tuple(coarse.shape[1:]))
+
+
+def upsample_window(read: Callable[[Window], Tensor], size: tuple[int, ...], factor: int, crop: Window) -> Tensor:
+    """Upsample as much of a coarse level as a crop needs.
+
+    Inputs
+        read: gives a window of the coarse level, (c, *window_size)
+        size: of the whole coarse level
+        crop: (start, stop) of the wanted samples along each axis, counted in upsampled samples
+    """
+    window = tuple(source_window(start, stop, factor, length) for (start, stop), length in zip(crop, size, strict=True))
+    return upsample(read(window), factor, crop, tuple(start for start, _ in window), size)
 
 
 def _spline_taps(index: Tensor, factor: int, size: int) -> tuple[Tensor, Tensor]:

@@ -3,19 +3,32 @@
 import shlex
 import signal
 import sys
+import time
 from typing import Any
 
 from utils.errors import Interrupted
+from utils.ranks import Ranks
+
+_ECHO = 2  # seconds in which a second signal is the first one, passed on by a launcher
+
+
+def resuming_command() -> str:
+    """The command line of this process, with which it goes on."""
+    return shlex.join(["python", *sys.argv, *([] if "--resume" in sys.argv else ["--resume"])])
 
 
 class StopSignals:
-    """While it is entered, the first SIGINT or SIGTERM asks for a stop; called, it tells whether one was."""
+    """While it is entered, the first SIGINT or SIGTERM that any of the processes gets asks all for a stop; called by
+    all, it tells whether one was."""
 
-    def __init__(self):
-        self.received: int | None = None
+    def __init__(self, ranks: Ranks):
+        self.ranks = ranks
+        self.received = 0
+        self.received_at = 0.0
 
     def __call__(self) -> bool:
-        return self.received is not None
+        self.received = self.ranks.max(self.received)
+        return self.received != 0
 
     def __enter__(self) -> "StopSignals":
         numbers = (signal.SIGINT, signal.SIGTERM)
@@ -32,13 +45,16 @@ class StopSignals:
         for number, handler in self.before.items():
             signal.signal(number, handler)
         if isinstance(error, Interrupted):
-            again = shlex.join(["python", *sys.argv, *([] if "--resume" in sys.argv else ["--resume"])])
             word = "terminated" if self.received == signal.SIGTERM else "interrupted"
-            print(f"error: {word}; what is done is saved, this goes on: {again}", file=sys.stderr)
+            if self.ranks.is_first:
+                print(f"error: {word}; what is done is saved, this goes on: {resuming_command()}", file=sys.stderr)
             sys.exit(128 + self.received)
 
     def _take(self, number: int, _: Any) -> None:
-        if self.received is not None:
+        if self.received and self.ranks.size > 1 and time.monotonic() - self.received_at < _ECHO:
+            return
+        if self.received:
             raise KeyboardInterrupt
-        self.received = number
-        print("\nstopping at the end of the visit (once more to stop at once)", file=sys.stderr)
+        self.received, self.received_at = int(number), time.monotonic()
+        if self.ranks.is_first:
+            print("\nstopping at the end of the visit (once more to stop at once)", file=sys.stderr)

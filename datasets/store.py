@@ -1,0 +1,123 @@
+"""The levels of a signal, in memory or in files that are mapped and kept: read once, by ranges of rows."""
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from datasets.sources import Source
+from utils.checkpoint import write_aside
+from utils.errors import InputError
+from utils.pyramid import downsample, level_size
+from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, map_raster, new_raster, raster_bytes, row_ranges
+
+_FORMAT = 1
+_HEADER = "levels.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """
+    levels: the signal and its coarser levels, the finest first
+    crc32: of the signal's numbers
+    """
+
+    levels: list[Raster]
+    crc32: int
+
+
+def store_bytes(source: Source, n_scales: int) -> int:
+    """That the levels take, in memory or on the disk."""
+    finer = raster_bytes(source.n_channels, source.size, _type(source))
+    coarser = (level_size(source.size, level) for level in range(1, n_scales))
+    return finer + sum(raster_bytes(source.n_channels, size, COMPUTED) for size in coarser)
+
+
+def read_levels(source: Source, n_scales: int) -> Store:
+    """The levels in memory."""
+    return _fill(source, n_scales, None)
+
+
+def map_levels(source: Source, origin: Path, n_scales: int, folder: Path) -> Store:
+    """The levels in files of a folder: those of an earlier call where its signal's file has not changed since.
+
+    Inputs
+        origin: the signal's file, by which the levels are known again
+        folder: where the levels of all signals are kept; anybody may delete what is in it
+    Errors
+        InputError where the disk has no room
+    """
+    place = folder / _key(source, origin, n_scales)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.with_suffix(".lock")):
+        if not (place / _HEADER).exists():
+            _fill_files(source, origin, n_scales, place)
+    header = json.loads((place / _HEADER).read_text())
+    levels = [map_raster(_path(place, level), unit) for level, unit in enumerate(header["units"])]
+    return Store(levels, header["crc32"])
+
+
+def _fill_files(source: Source, origin: Path, n_scales: int, place: Path) -> None:
+    missing, free = store_bytes(source, n_scales), shutil.disk_usage(place.parent).free
+    if missing > free:
+        raise InputError(
+            f"{place.parent} has {free / 2**30:.1f} GiB free, the levels of {origin} take {missing / 2**30:.1f} GiB: "
+            "a larger --max_memory keeps them in memory, a smaller --input_size works"
+        )
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    store = _fill(source, n_scales, place)
+    write_aside(place / _HEADER, json.dumps({"crc32": store.crc32, "units": _units(source, n_scales)}).encode())
+
+
+def _fill(source: Source, n_scales: int, place: Path | None) -> Store:
+    units = _units(source, n_scales)
+    levels = []
+    for level, unit in enumerate(units):
+        dtype = _type(source) if level == 0 else COMPUTED
+        path = None if place is None else _path(place, level)
+        levels.append(new_raster(source.n_channels, level_size(source.size, level), dtype, unit, path))
+    with tqdm(
+        desc="reading the signal",
+        total=sum(raster.size[0] for raster in levels),
+        unit="rows",
+        disable=place is None,
+        leave=False,
+    ) as bar:
+        for start, stop in row_ranges(source.n_channels, source.size, source.rows_at_once):
+            levels[0].numbers[:, start:stop] = torch.from_numpy(source.read(start, stop))
+            bar.update(stop - start)
+        for finer, coarser in zip(levels, levels[1:], strict=False):
+            rest = tuple((0, length) for length in coarser.size[1:])
+            for start, stop in row_ranges(2 * coarser.n_channels, coarser.size):
+                window = ((2 * start, min(2 * stop, finer.size[0])), *((0, length) for length in finer.size[1:]))
+                coarser.write(((start, stop), *rest), downsample(finer.read(window)))
+                bar.update(stop - start)
+    return Store(levels, zlib.crc32(levels[0].numbers.numpy()))
+
+
+def _type(source: Source) -> torch.dtype:
+    return torch.uint16 if source.bits == 16 else torch.uint8
+
+
+def _units(source: Source, n_scales: int) -> list[int]:
+    return [2**source.bits - 1, *[COMPUTED_UNIT] * (n_scales - 1)]
+
+
+def _path(place: Path, level: int) -> Path:
+    return place / f"l{level}.npy"
+
+
+def _key(source: Source, origin: Path, n_scales: int) -> str:
+    """Of a file as it is now, read at a size."""
+    files = sorted(origin.rglob("*")) if origin.is_dir() else [origin]
+    stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [os.stat(file)]]
+    known_by = [_FORMAT, str(origin.resolve()), stamps, source.size, n_scales]
+    return f"{origin.stem}-{hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:16]}"

@@ -1,0 +1,95 @@
+"""Signals in few bytes, in memory or in a file that is mapped: whole numbers for values in [0, 1].
+
+Values that are computed are kept in steps of 2^-15. The rounding, at most half a step, is an error of 101 dB: far below
+that of any fit. The means of occupancy at the levels 1 to 5 are exact.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Window = tuple[tuple[int, int], ...]
+
+COMPUTED = torch.uint16
+COMPUTED_UNIT = 2**15
+_VALUES_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class Raster:
+    """
+    numbers: (c, *size) uint8 or uint16
+    unit: the number that stands for 1
+    """
+
+    numbers: Tensor
+    unit: int
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        return tuple(self.numbers.shape[1:])
+
+    @property
+    def n_channels(self) -> int:
+        return len(self.numbers)
+
+    def read(self, window: Window) -> Tensor:
+        """(c, *[stop - start]) float32 in [0, 1]"""
+        return as_values(self.numbers[:, *(slice(*along) for along in window)], self.unit)
+
+    def write(self, window: Window, values: Tensor) -> None:
+        """Put values (c, *[stop - start]) in [0, 1] in a window, rounded."""
+        self.numbers[:, *(slice(*along) for along in window)] = as_numbers(values, self.unit).to(self.numbers.dtype)
+
+
+def as_values(numbers: Tensor, unit: int) -> Tensor:
+    """float32 in [0, 1]"""
+    values = numbers.to(torch.float32)
+    return values if unit == 1 else values / unit
+
+
+def as_numbers(values: Tensor, unit: int) -> Tensor:
+    return (values * unit).round_().to(torch.int32)
+
+
+def computed(values: Tensor) -> Tensor:
+    """Values in [0, 1] as they come back from a raster of computed ones."""
+    return (values * COMPUTED_UNIT).round_().div_(COMPUTED_UNIT)
+
+
+def new_raster(n_channels: int, size: tuple[int, ...], dtype: torch.dtype, unit: int, path: Path | None) -> Raster:
+    """An empty raster, in memory or, with a path, in a .npy file."""
+    shape = (n_channels, *size)
+    if path is None:
+        return Raster(torch.empty(shape, dtype=dtype), unit)
+    kind = np.uint8 if dtype == torch.uint8 else np.uint16
+    return Raster(torch.from_numpy(np.lib.format.open_memmap(path, "w+", kind, shape)), unit)
+
+
+def map_raster(path: Path, unit: int) -> Raster:
+    """A raster in a .npy file, to read (what is written to it is lost)."""
+    return Raster(torch.from_numpy(np.load(path, mmap_mode="c")), unit)
+
+
+def raster_bytes(n_channels: int, size: tuple[int, ...], dtype: torch.dtype) -> int:
+    return n_channels * prod(size) * dtype.itemsize
+
+
+def rows_at_once(n_channels: int, size: tuple[int, ...], step: int = 1) -> int:
+    """Rows (along axis 0) to work on together: a multiple of a step, of a bounded number of values."""
+    return max(1, _VALUES_AT_ONCE // (n_channels * prod(size[1:]) * step)) * step
+
+
+def row_ranges(n_channels: int, size: tuple[int, ...], step: int = 1) -> Iterator[tuple[int, int]]:
+    """All rows, (start, stop) by (start, stop)."""
+    rows = rows_at_once(n_channels, size, step)
+    return ((start, min(start + rows, size[0])) for start in range(0, size[0], rows))
+
+
+def whole(size: tuple[int, ...]) -> Window:
+    return tuple((0, length) for length in size)
