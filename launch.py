@@ -176,7 +176,8 @@ class Lifeline:
         """The first thread that comes here ends all processes."""
         self.ending.acquire()
         if line:
-            os.write(2, f"{line}\n".encode())
+            below_the_bar = "\n" if self.links else ""
+            os.write(2, f"{below_the_bar}{line}\n".encode())
         if self.ranks.is_first:
             for link in self.links.values():
                 with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ import os
 import shutil
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -94,7 +95,7 @@ def _fill(source: Source, n_scales: int, place: Path | None) -> Store:
         for start, stop in row_ranges(source.n_channels, source.size, source.rows_at_once):
             levels[0].numbers[:, start:stop] = torch.from_numpy(source.read(start, stop))
             bar.update(stop - start)
-        for finer, coarser in zip(levels, levels[1:], strict=False):
+        for finer, coarser in pairwise(levels):
             rest = tuple((0, length) for length in coarser.size[1:])
             for start, stop in row_ranges(2 * coarser.n_channels, coarser.size):
                 window = ((2 * start, min(2 * stop, finer.size[0])), *((0, length) for length in finer.size[1:]))
