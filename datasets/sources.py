@@ -237,20 +237,31 @@ def _shrunk_rows(
     Outputs
         (stop - start, size[1], c), of the type that `rows` gives
     """
-    band_rows = rows_at_once * ceil(_VALUES_AT_ONCE / (rows_at_once * file_size[1]))
     first, last = start * file_size[0] // size[0], ceil(stop * file_size[0] / size[0])
     means = dtype = None
-    while first < last:
-        end = min((first // band_rows + 1) * band_rows, last)
-        band = rows(first, end)
+    for first, band in _bands(rows, file_size[1], rows_at_once, first, last):
         if means is None:
             dtype, means = band.dtype, np.zeros((stop - start, size[1] * band.shape[2]), np.float32)
-        band = cv2.resize(band.astype(np.float32), (size[1], end - first), interpolation=cv2.INTER_AREA)
-        low, weights = _area_weights(file_size[0], size[0], first, end)
+        n_rows = len(band)
+        band = cv2.resize(band.astype(np.float32), (size[1], n_rows), interpolation=cv2.INTER_AREA)
+        low, weights = _area_weights(file_size[0], size[0], first, first + n_rows)
         skip, keep = max(start - low, 0), min(low + weights.shape[0], stop) - low
-        means[low + skip - start : low + keep - start] += weights[skip:keep] @ band.reshape(end - first, -1)
-        first = end
+        means[low + skip - start : low + keep - start] += weights[skip:keep] @ band.reshape(n_rows, -1)
     return np.rint(means).astype(dtype).reshape(stop - start, size[1], -1)
+
+
+def _bands(
+    rows: Callable[[int, int], np.ndarray], width: int, rows_at_once: int, first: int, last: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows first to last by bands of few values, read as many at once as cost least: (its first row, (n, w, c))."""
+    few = ceil(_VALUES_AT_ONCE / width)
+    n_rows = rows_at_once * ceil(few / rows_at_once)
+    while first < last:
+        end = min((first // n_rows + 1) * n_rows, last)
+        band = rows(first, end)
+        for skip in range(0, len(band), few):
+            yield first + skip, band[skip : skip + few]
+        first = end
 
 
 def _area_weights(n: int, n_means: int, first: int, end: int) -> tuple[int, csr_array]:
@@ -485,13 +496,10 @@ def _open_zarr(path: Path) -> _Pixels:
             raise InputError(f"{path} is a Zarr of groups: {_ZARR_SUPPORTED}")
         axes = _zarr_axes(array.shape, is_scale=array is not node)
         dtype, chunks = array.dtype, array.chunks
-        codecs = {getattr(codec, "codec_id", "") for codec in (*array.filters, *array.compressors)}
     except InputError:
         raise
     except Exception as error:  # whatever a damaged folder leads to
         raise InputError(f"{path} is no Zarr that can be read ({one_line(error)})") from error
-    if "pickle" in codecs:
-        raise InputError(f"{path} is a Zarr of pickles, which may run any program: it is not read")
     if axes is None or 0 in array.shape or dtype not in _DEPTHS:
         raise InputError(f"{path} is a Zarr of {dtype} values of shape {array.shape}: {_ZARR_SUPPORTED}")
     return _Pixels(
