@@ -237,9 +237,9 @@ def _shrunk_rows(
     Outputs
         (stop - start, size[1], c), of the type that `rows` gives
     """
-    first, last = start * file_size[0] // size[0], ceil(stop * file_size[0] / size[0])
+    begin, end = start * file_size[0] // size[0], ceil(stop * file_size[0] / size[0])
     means = dtype = None
-    for first, band in _bands(rows, file_size[1], rows_at_once, first, last):
+    for first, band in _bands(rows, file_size[1], rows_at_once, begin, end):
         if means is None:
             dtype, means = band.dtype, np.zeros((stop - start, size[1] * band.shape[2]), np.float32)
         n_rows = len(band)
@@ -247,7 +247,7 @@ def _shrunk_rows(
         low, weights = _area_weights(file_size[0], size[0], first, first + n_rows)
         skip, keep = max(start - low, 0), min(low + weights.shape[0], stop) - low
         means[low + skip - start : low + keep - start] += weights[skip:keep] @ band.reshape(n_rows, -1)
-    return np.rint(means).astype(dtype).reshape(stop - start, size[1], -1)
+    return np.rint(means, out=means).astype(dtype).reshape(stop - start, size[1], -1)
 
 
 def _bands(
