@@ -60,6 +60,7 @@ _TIFF_COLOURS = {
 _ZIP_MAGIC = b"PK\3\4"
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 _CHUNKS_AT_ONCE = 10  # of Zarr's reader
+_CHUNK_COST = 2**13  # bytes that it takes for each chunk of a window, whether it is there or not
 _VALUES_AT_ONCE = 2**22
 _SLICES_AT_ONCE = 64
 
@@ -436,10 +437,12 @@ def _tiff_array(page: tifffile.TiffPage) -> tuple[Any, tuple[int, int]]:
     """The samples of a page, mapped where they lie plainly in the file; size (h, w) of a chunk."""
     if page.is_memmappable:
         return page.asarray(out="memmap"), (1, 1)
-    end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-    if end > page.parent.filehandle.size:
-        raise InputError(f"{page.parent.filehandle.path} is no TIFF that can be read (it ends before its pixels do)")
     array = zarr.open_array(page.aszarr(), mode="r", zarr_format=2)
+    end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+    across = array.cdata_shape[page.axes.index("X")]
+    n_missing = prod(page.chunked) - len(page.dataoffsets)  # Philips leaves out the last row of tiles
+    if array.shape != page.shape or end > page.parent.filehandle.size or n_missing > across:
+        raise ValueError("its size is not that of its pixels")
     return array, (array.chunks[page.axes.index("Y")], array.chunks[page.axes.index("X")])
 
 
@@ -470,9 +473,8 @@ def _read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice)
     index = tuple({"Y": rows, "X": columns, "S": slice(None)}.get(axis, 0) for axis in axes)
     lengths = {"Y": rows.stop - rows.start, "X": columns.stop - columns.start, "S": None}
     shape = [lengths.get(axis, 1) or n for axis, n in zip(axes, array.shape, strict=True)]
-    decoded = _CHUNKS_AT_ONCE * prod(getattr(array, "chunks", (0,)))
     size = array.shape[axes.index("Y")], array.shape[axes.index("X")]
-    check_memory(path, size, (prod(shape) + decoded) * array.dtype.itemsize)
+    check_memory(path, size, prod(shape) * array.dtype.itemsize + _decoding_cost(array, shape))
     try:
         window = np.asarray(array[index])
     except Exception as error:  # whatever damaged chunks lead to
@@ -482,6 +484,14 @@ def _read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice)
     elif axes.index("S") < axes.index("Y"):
         window = window.transpose(1, 2, 0)
     return window.astype(window.dtype.newbyteorder("="), copy=False)
+
+
+def _decoding_cost(array: Any, shape: list[int]) -> int:
+    """Bytes that reading a window takes at most besides its values."""
+    if not isinstance(array, zarr.Array):
+        return 0
+    n_chunks = prod(ceil(n / chunk) + 1 for n, chunk in zip(shape, array.chunks, strict=True))
+    return min(n_chunks, _CHUNKS_AT_ONCE) * prod(array.chunks) * array.dtype.itemsize + n_chunks * _CHUNK_COST
 
 
 def _is_zarr_folder(path: Path) -> bool:

@@ -178,6 +178,14 @@ def test_a_damaged_tiff_is_read_or_refused(tmp_path, kind, how):
     reads_or_says_why(tmp_path / "x.tif", "x.tif")
 
 
+def test_a_tiff_that_promises_more_than_it_holds_is_refused_before_it_is_read(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", PIXELS, photometric="rgb", **TIFFS["tiles"])
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as tiff:
+        tiff.pages[0].tags["ImageLength"].overwrite(2**30)
+    with pytest.raises(InputError, match=r"x\.tif is no TIFF that can be read"):
+        open_picture(tmp_path / "x.tif")
+
+
 @fuzz
 @given(how=damage)
 def test_a_damaged_png_is_as_it_was_or_refused(tmp_path, how):
