@@ -11,8 +11,7 @@ from datasets.voxelize import load_mesh, voxelize
 from opt import OneLineParser
 from utils.errors import InputError, run_command
 from utils.frame import Frame
-
-_LARGEST = 2560  # so that the bits of one record stay under 2 GiB
+from utils.memory import available_memory
 
 
 def make_parser() -> OneLineParser:
@@ -39,8 +38,14 @@ def check_options(options: Namespace) -> None:
         raise InputError(f"--M {options.M}: an odd cube works, like 1, 27, 125 or 343")
     if not 1 <= options.T <= 255 or options.T % 2 == 0:
         raise InputError(f"--T {options.T}: an odd number up to 255 works, like 1 or 3")
-    if options.N > _LARGEST:
-        raise InputError(f"--N {options.N}: at most {_LARGEST} works, a file holds 2 GiB")
+    n_voxels = options.N**3
+    n_bytes = n_voxels // 4 + (2 * n_voxels if options.T > 1 else 0)  # the bits twice; votes, and what adds to them
+    free = available_memory()
+    if free is not None and n_bytes > free:
+        raise InputError(
+            f"--N {options.N}: its voxels take {n_bytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: "
+            "a smaller one works"
+        )
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
-from datasets.signals import check_is_file
+from datasets.sources import check_is_file
 from utils.errors import InputError, one_line
 from utils.frame import Frame
 

@@ -8,13 +8,17 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
+import tifffile
 import torch
+import zarr
 from conftest import SMALL_FIT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datasets.signals import read_occupancy, write_occupancy
+from datasets.sources import open_picture
 from models.miner import MINER
 from opt import make_parser, parse_options
 from utils import memory
@@ -144,6 +148,71 @@ def test_a_damaged_occupancy_file_is_read_or_refused(tmp_path, how):
         check_message(error, "grid.npy")
     else:
         assert volume.values.ndim == 4
+
+
+PIXELS = np.add.outer(np.arange(45), 3 * np.arange(70)).astype(np.uint8)[..., None] + np.arange(3, dtype=np.uint8)
+TIFFS = {
+    "tiles": {"tile": (16, 16), "compression": "zlib"},
+    "jpeg": {"tile": (16, 16), "compression": "jpeg"},
+    "strips": {"rowsperstrip": 7, "compression": "lzw", "predictor": True},
+    "plain": {},
+}
+
+
+def reads_or_says_why(path: Path, name: str) -> None:
+    try:
+        source = open_picture(path)
+        rows = source.read(0, source.size[0])
+    except InputError as error:
+        check_message(error, name)
+    else:
+        assert rows.shape == (source.n_channels, *source.size)
+
+
+@pytest.mark.parametrize("kind", TIFFS)
+@fuzz
+@given(how=damage)
+def test_a_damaged_tiff_is_read_or_refused(tmp_path, kind, how):
+    tifffile.imwrite(tmp_path / "whole.tif", PIXELS, photometric="rgb", **TIFFS[kind])
+    (tmp_path / "x.tif").write_bytes(damaged((tmp_path / "whole.tif").read_bytes(), how))
+    reads_or_says_why(tmp_path / "x.tif", "x.tif")
+
+
+def test_a_tiff_that_promises_more_than_it_holds_is_refused_before_it_is_read(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", PIXELS, photometric="rgb", **TIFFS["tiles"])
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as tiff:
+        tiff.pages[0].tags["ImageLength"].overwrite(2**30)
+    with pytest.raises(InputError, match=r"x\.tif is no TIFF that can be read"):
+        open_picture(tmp_path / "x.tif")
+
+
+@fuzz
+@given(how=damage)
+def test_a_damaged_png_is_as_it_was_or_refused(tmp_path, how):
+    PIL.Image.fromarray(PIXELS).save(tmp_path / "whole.png")
+    (tmp_path / "x.png").write_bytes(damaged((tmp_path / "whole.png").read_bytes(), how))
+    reads_or_says_why(tmp_path / "x.png", "x.png")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@fuzz
+@given(how=damage, file=st.integers(0, 5))
+def test_a_damaged_zarr_is_read_or_refused(tmp_path, zarr_format, how, file):
+    folder = tmp_path / "x.zarr"
+    zarr.create_array(folder, data=PIXELS, chunks=(32, 48, 3), zarr_format=zarr_format, overwrite=True)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    path = files[file % len(files)]
+    path.write_bytes(damaged(path.read_bytes(), how))
+    reads_or_says_why(folder, "x.zarr")
+
+
+@fuzz
+@given(how=damage)
+def test_a_damaged_zarr_zip_is_read_or_refused(tmp_path, how):
+    with zarr.storage.ZipStore(tmp_path / "whole.zip", mode="w") as store:
+        zarr.create_array(store, data=PIXELS, chunks=(32, 48, 3))
+    (tmp_path / "x.zip").write_bytes(damaged((tmp_path / "whole.zip").read_bytes(), how))
+    reads_or_says_why(tmp_path / "x.zip", "x.zip")
 
 
 values = st.one_of(

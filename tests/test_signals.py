@@ -5,7 +5,8 @@ import pytest
 import tifffile
 import torch
 
-from datasets.signals import Header, read_header, read_picture, write_picture
+from datasets.signals import read_picture, write_picture
+from datasets.sources import open_picture
 from utils.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
@@ -28,7 +29,8 @@ def test_pictures_are_upright(tmp_path, suffix, orientation):
     upright = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(path)))
     assert upright.shape == ((20, 30, 3) if orientation < 5 else (30, 20, 3))
     torch.testing.assert_close(read_picture(path).values, channels_first(upright))
-    assert read_header(path, "image") == Header(upright.shape[:2], 3)
+    source = open_picture(path)
+    assert (source.size, source.n_channels, source.bits) == (upright.shape[:2], 3, 8)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,8 @@ def test_every_kind_of_picture_is_read_as_pillow_reads_it(tmp_path, name, mode, 
     expected = PIL.Image.open(tmp_path / name).convert({1: "L", 3: "RGB", 4: "RGBA"}[n_channels])
     read = read_picture(tmp_path / name)
     assert read.bits == 8
-    assert read_header(tmp_path / name, "image") == Header(RGB.shape[:2], n_channels)
+    source = open_picture(tmp_path / name)
+    assert (source.size, source.n_channels, source.bits) == (RGB.shape[:2], n_channels, 8)
     assert torch.equal((read.values * 255).round().byte().movedim(0, 2).squeeze(2), torch.tensor(np.asarray(expected)))
 
 

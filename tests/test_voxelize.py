@@ -215,7 +215,7 @@ TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
     ("arguments", "content", "message"),
     [
         (["--N", "0"], None, "--N 0: at least 1 works"),
-        (["--N", "9999"], None, "--N 9999: at most 2560 works"),
+        (["--N", "9999"], None, "--N 9999: its voxels take 232.8 GiB"),
         (["--M", "2"], None, "--M 2: an odd cube works"),
         (["--M", "8"], None, "--M 8: an odd cube works"),
         (["--M", "0"], None, "--M 0: an odd cube works"),

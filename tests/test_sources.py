@@ -1,0 +1,308 @@
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+import tifffile
+import zarr
+
+from datasets import sources
+from datasets.signals import write_occupancy
+from datasets.sources import OCCUPANCY_FORMAT, OCCUPANCY_HEADER, Source, open_occupancy, open_picture
+from utils.errors import InputError
+from utils.frame import Frame
+
+GENERATOR = np.random.default_rng(0)
+RGB = GENERATOR.integers(0, 256, (45, 70, 3), dtype=np.uint8)
+RGBA16 = GENERATOR.integers(0, 65536, (45, 70, 4), dtype=np.uint16)
+GREY = RGB[..., 0]
+GREY_ALPHA = RGB[..., :2]
+BILEVEL = GREY > 127
+PALETTE = GENERATOR.integers(0, 256, (3, 256)).astype(np.uint16)
+GRID = GENERATOR.integers(0, 2, (21, 9, 13), dtype=np.uint8)
+FRAME = Frame((0.0, 1.0, 2.0), (1.0, 2.0, 3.0))
+
+TIFFS = {
+    "grey": (GREY, {}, GREY),
+    "inverted": (GREY, {"photometric": "miniswhite"}, 255 - GREY),
+    "bilevel": (BILEVEL, {"photometric": "minisblack"}, BILEVEL * np.uint8(255)),
+    "palette": (GREY, {"photometric": "palette", "colormap": PALETTE << 8}, PALETTE.T.astype(np.uint8)[GREY]),
+    "grey_alpha": (GREY_ALPHA, {"extrasamples": ["unassalpha"]}, GREY_ALPHA[..., [0, 0, 0, 1]]),
+    "RGB": (RGB, {"photometric": "rgb"}, RGB),
+    "planes": (RGB.transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate"}, RGB),
+    "RGBA16": (RGBA16, {"photometric": "rgb", "extrasamples": ["unassalpha"]}, RGBA16),
+    "big_endian": (RGBA16, {"photometric": "rgb", "extrasamples": ["unassalpha"], "byteorder": ">"}, RGBA16),
+}
+LAYOUTS = {
+    "plain": {},
+    "tiles": {"tile": (16, 32), "compression": "zlib"},
+    "plain_tiles": {"tile": (16, 16)},
+    "strips": {"rowsperstrip": 7, "compression": "lzw", "predictor": True},
+    "one_strip": {"rowsperstrip": 45, "compression": "zstd"},
+}
+
+
+def by_windows(source: Source) -> np.ndarray:
+    """All rows, by windows that follow no chunk, the last ones first: (h, w, c)."""
+    edges = sorted({0, 1, *range(6, source.size[0], 11), source.size[0]})
+    windows = [source.read(start, stop) for start, stop in reversed(list(pairwise(edges)))]
+    return np.moveaxis(np.concatenate(windows[::-1], axis=1), 0, -1)
+
+
+def with_channels(pixels: np.ndarray) -> np.ndarray:
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", TIFFS)
+def test_windows_of_a_tiff_are_those_of_the_picture(tmp_path, kind, layout):
+    pixels, options, expected = TIFFS[kind]
+    options = LAYOUTS[layout] | options
+    if kind == "bilevel":
+        options.pop("predictor", None)
+    tifffile.imwrite(tmp_path / "x.tif", pixels, **options)
+    source = open_picture(tmp_path / "x.tif")
+    expected = with_channels(expected)
+    assert (*source.size, source.n_channels) == expected.shape
+    assert source.bits == 8 * expected.itemsize
+    read = by_windows(source)
+    assert read.dtype == expected.dtype
+    assert np.array_equal(read, expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_windows_of_a_turned_tiff_are_upright(tmp_path, orientation, layout):
+    options = {"photometric": "rgb", "extratags": [(274, "H", 1, orientation, True)]}
+    tifffile.imwrite(tmp_path / "turned.tif", RGB, **options, **LAYOUTS[layout])
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
+    upright = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(tmp_path / "turned.png")))
+    assert np.array_equal(by_windows(open_picture(tmp_path / "turned.tif")), upright)
+    assert np.array_equal(by_windows(open_picture(tmp_path / "turned.png")), upright)
+
+
+def test_the_first_page_of_a_pyramid_is_read(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif", bigtiff=True) as tiff:
+        tiff.write(RGB, subifds=1, photometric="rgb", tile=(16, 16), compression="jpeg")
+        tiff.write(RGB[::2, ::2], subfiletype=1, photometric="rgb", tile=(16, 16), compression="jpeg")
+    whole = tifffile.imread(tmp_path / "pyramid.tif")
+    assert np.array_equal(by_windows(open_picture(tmp_path / "pyramid.tif")), whole)
+
+
+@pytest.mark.parametrize("size", [(45, 70), (44, 23), (17, 70), (7, 9), (1, 1)])
+@pytest.mark.parametrize("orientation", [1, 8])
+def test_bands_shrink_to_the_exact_mean(tmp_path, monkeypatch, size, orientation):
+    """Every pixel repeated size times along each axis, the file's size of these make the mean."""
+    monkeypatch.setattr(sources, "_VALUES_AT_ONCE", 1)
+    upright = np.rot90(RGBA16, -1) if orientation == 8 else RGBA16
+    extratags = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(
+        tmp_path / "x.tif",
+        upright,
+        photometric="rgb",
+        extrasamples=["unassalpha"],
+        extratags=extratags,
+        **LAYOUTS["tiles"],
+    )
+    means = RGBA16.astype(np.float64)
+    for axis in (0, 1):
+        n, n_means = means.shape[axis], size[axis]
+        parts = np.moveaxis(np.repeat(means, n_means, axis), axis, 0)
+        means = np.moveaxis(parts.reshape(n_means, n, *parts.shape[1:]).mean(axis=1), 0, axis)
+    source = open_picture(tmp_path / "x.tif", size)
+    assert (source.size, source.file_size) == (size, (45, 70))
+    shrunk = by_windows(source)
+    assert abs(shrunk - means).max() < 0.52
+    whole = cv2.resize(RGBA16, size[::-1], interpolation=cv2.INTER_AREA).reshape(*size, 4)
+    assert abs(shrunk.astype(int) - whole).max() <= 1
+
+
+def test_what_is_decoded_whole_is_resized_whole(tmp_path):
+    PIL.Image.fromarray(RGB).save(tmp_path / "x.png")
+    tifffile.imwrite(tmp_path / "x.tif", RGB, photometric="rgb", **LAYOUTS["tiles"])
+    shrunk = cv2.resize(RGB, (31, 20), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(by_windows(open_picture(tmp_path / "x.png", (20, 31))), shrunk)
+    enlarged = cv2.resize(RGB, (71, 20), interpolation=cv2.INTER_CUBIC)
+    for name in ("x.png", "x.tif"):
+        assert np.array_equal(by_windows(open_picture(tmp_path / name, (20, 71))), enlarged)
+
+
+READER = """
+import resource, sys, numpy as np
+from datasets.sources import open_picture
+def data():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) * 1024
+source = open_picture(sys.argv[1])
+assert source.size == (15000, 20000) and source.n_channels == 3
+source.read(0, 1)
+resource.setrlimit(resource.RLIMIT_DATA, (data() + 2**28, resource.RLIM_INFINITY))
+tile = np.add.outer(np.arange(512), np.arange(512)).astype(np.uint8)
+for start in range(0, 15000, 512):
+    stop = min(start + 512, 15000)
+    rows = source.read(start, stop)
+    expected = np.tile(tile[: stop - start], 40)[:, :20000]
+    assert all((channel == expected).all() for channel in rows)
+small = open_picture(sys.argv[1], (150, 200))
+assert np.abs(small.read(0, 150).astype(int) - 127.5).max() < 128
+try:
+    source.read(0, 15000)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_picture_larger_than_memory_is_read_by_bands(tmp_path):
+    tile = np.add.outer(np.arange(512), np.arange(512)).astype(np.uint8)
+    encoded = zlib.compress(np.stack([tile] * 3, axis=2).tobytes(), 1)
+    tifffile.imwrite(
+        tmp_path / "large.tif",
+        iter([encoded] * (40 * 30)),
+        shape=(15000, 20000, 3),
+        dtype=np.uint8,
+        tile=(512, 512),
+        photometric="rgb",
+        compression="zlib",
+    )
+    command = [sys.executable, "-c", READER, str(tmp_path / "large.tif")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("InputError"), "the limit would break the whole picture"
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("pixels", [GREY, RGB, RGBA16, RGBA16.transpose(2, 0, 1)], ids=["yx", "yxs", "yxs16", "syx16"])
+def test_windows_of_a_zarr_are_those_of_the_picture(tmp_path, pixels, zarr_format):
+    chunks = tuple(n if n < 5 else 16 for n in pixels.shape)
+    zarr.create_array(tmp_path / "x.zarr", data=pixels, chunks=chunks, zarr_format=zarr_format)
+    with zarr.storage.ZipStore(tmp_path / "x.zip", mode="w") as store:
+        zarr.create_array(store, data=pixels, chunks=chunks, zarr_format=zarr_format)
+    expected = with_channels(pixels.transpose(1, 2, 0) if len(pixels) == 4 else pixels)
+    for name in ("x.zarr", "x.zip"):
+        source = open_picture(tmp_path / name)
+        assert source.rows_at_once == 16
+        assert np.array_equal(by_windows(source), expected)
+
+
+@pytest.mark.parametrize(("shape", "version"), [((1, 3, 1), "0.4"), ((3,), "0.5"), ((1, 3), None)])
+def test_the_first_scale_of_a_group_is_read(tmp_path, shape, version):
+    group = zarr.create_group(tmp_path / "x.zarr", zarr_format=2 if version == "0.4" else 3)
+    name = "0" if version is None else "full"
+    group.create_array(name, data=RGB.transpose(2, 0, 1).reshape(*shape, 45, 70), chunks=(1,) * len(shape) + (16, 16))
+    multiscales = [{"datasets": [{"path": "full"}, {"path": "half"}]}]
+    if version is not None:
+        group.attrs.update({"multiscales": multiscales} if version == "0.4" else {"ome": {"multiscales": multiscales}})
+    assert np.array_equal(by_windows(open_picture(tmp_path / "x.zarr")), RGB)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: zarr.create_array(path, data=GREY.astype(np.float32)), r"float32 values of shape \(45, 70\)"),
+        (lambda path: zarr.create_array(path, data=RGBA16.reshape(45, 14, 5, 4)), r"shape \(45, 14, 5, 4\)"),
+        (lambda path: zarr.create_array(path, data=RGB[..., :2]), r"shape \(45, 70, 2\).*c of 1, 3 or 4"),
+        (lambda path: zarr.create_group(path), "is no Zarr that can be read"),
+        (lambda path: path.mkdir(), "is no file"),
+        (lambda path: path.write_bytes(b"PK\3\4 and no more"), "is no Zarr that can be read"),
+    ],
+)
+def test_what_is_no_picture_in_zarr_is_named(tmp_path, make, message):
+    make(tmp_path / "x.zarr")
+    with pytest.raises(InputError, match=message) as error:
+        open_picture(tmp_path / "x.zarr")
+    assert "x.zarr" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("codec", [{"filters": [{"id": "pickle"}]}, {"compressor": {"id": "pickle"}}])
+def test_a_zarr_that_would_run_a_program_is_refused(tmp_path, codec):
+    zarr.create_array(tmp_path / "x.zarr", data=GREY, zarr_format=2)
+    metadata = json.loads((tmp_path / "x.zarr/.zarray").read_text())
+    (tmp_path / "x.zarr/.zarray").write_text(json.dumps(metadata | codec))
+    with pytest.raises(InputError, match="pickle"):
+        open_picture(tmp_path / "x.zarr")
+
+
+def chunk_of_png(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_a_png_is_opened_by_its_header_and_read_to_the_last_byte(tmp_path):
+    PIL.Image.fromarray(RGB).save(tmp_path / "x.png")
+    data = bytearray((tmp_path / "x.png").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "x.png").write_bytes(data)
+    source = open_picture(tmp_path / "x.png")
+    assert (source.size, source.n_channels, source.bits) == ((45, 70), 3, 8)
+    with pytest.raises(InputError, match=r"x\.png is no picture"):
+        source.read(0, 1)
+
+
+def test_a_png_may_tell_its_orientation_after_its_pixels(tmp_path):
+    PIL.Image.fromarray(RGB).save(tmp_path / "x.png")
+    data = (tmp_path / "x.png").read_bytes()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    late = chunk_of_png(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    (tmp_path / "x.png").write_bytes(data[:-12] + late + data[-12:])
+    assert np.array_equal(by_windows(open_picture(tmp_path / "x.png")), np.rot90(RGB, -1))
+
+
+def occupancy_files(folder: Path, grid: np.ndarray) -> list[tuple[Path, tuple[int, int, int] | None]]:
+    """The grid in every kind of file, and the size that it needs to be given."""
+    packed = np.packbits(grid, axis=2)
+    write_occupancy(folder / "file.npy", packed, grid.shape[2], FRAME, {})
+    record = np.zeros((), [*OCCUPANCY_HEADER.descr, ("bits", "u1", packed.shape)])
+    record["format"], record["size"], record["bits"] = OCCUPANCY_FORMAT, grid.shape, packed
+    np.save(folder / "record.npy", record)
+    np.save(folder / "bytes.npy", grid)
+    np.save(folder / "bools.npy", np.asfortranarray(grid.astype(bool)))
+    np.save(folder / "flat.npy", np.packbits(grid.transpose(1, 2, 0)))
+    names = ("file", "record", "bytes", "bools", "flat")
+    return [(folder / f"{name}.npy", grid.shape if name == "flat" else None) for name in names]
+
+
+@pytest.mark.parametrize("depth", [21, 16, 1])
+@pytest.mark.parametrize("values_at_once", [1, 2**22])
+def test_slices_of_occupancy_are_those_of_the_grid(tmp_path, monkeypatch, depth, values_at_once):
+    monkeypatch.setattr(sources, "_VALUES_AT_ONCE", values_at_once)
+    grid = GRID[:depth]
+    for path, size in occupancy_files(tmp_path, grid):
+        source = open_occupancy(path, size)
+        assert (source.size, source.n_channels, source.bits) == (grid.shape, 1, 1)
+        assert np.array_equal(by_windows(source)[..., 0], grid), path
+    assert open_occupancy(tmp_path / "file.npy").frame == FRAME
+
+
+def test_values_other_than_0_and_1_are_refused_where_they_are_read(tmp_path):
+    grid = GRID.copy()
+    grid[7, 3, 3] = 2
+    np.save(tmp_path / "x.npy", grid)
+    source = open_occupancy(tmp_path / "x.npy")
+    assert np.array_equal(source.read(0, 7)[0], grid[:7])
+    with pytest.raises(InputError, match=r"x\.npy holds values other than 0 and 1"):
+        source.read(5, 8)
+
+
+def test_a_grid_of_more_than_2_GiB_is_read_by_slices(tmp_path):
+    header = np.zeros((), OCCUPANCY_HEADER)
+    header["format"], header["size"] = OCCUPANCY_FORMAT, (4096, 4096, 2048)
+    np.save(tmp_path / "x.npy", header)
+    with (tmp_path / "x.npy").open("r+b") as file:
+        end = file.seek(0, 2) + 4096 * 4096 * 256
+        file.seek(end - 1)
+        file.write(b"\1")
+    source = open_occupancy(tmp_path / "x.npy")
+    assert source.size == (4096, 4096, 2048)
+    last = source.read(4094, 4096)
+    assert last.shape == (1, 2, 4096, 2048)
+    assert np.argwhere(last).tolist() == [[0, 1, 4095, 2047]]
