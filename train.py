@@ -119,6 +119,7 @@ def main(lifeline: Lifeline) -> None:
         else:
             store = read_levels(source, options.n_scales)
         run = Run(ckpts, options, source.size, source.n_channels, describe(source) | {"crc32": store.crc32}, ranks)
+        del source  # which may hold a whole picture
         if run.is_finished:
             if ranks.is_first:
                 report = json.loads((ckpts / "metrics.json").read_text())

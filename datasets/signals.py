@@ -16,8 +16,6 @@ from datasets.sources import (
     OCCUPANCY_FORMAT,
     OCCUPANCY_HEADER,
     ORIGIN_LENGTH,
-    is_flat,
-    map_array,
     open_occupancy,
     open_picture,
 )
@@ -27,31 +25,6 @@ from utils.frame import Frame
 
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
 _TIFF_SUFFIXES = {".tif", ".tiff"}
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of the signal that it holds.
-
-    size: (h, w), upright, or (d, h, w)
-    n_channels: that reading it gives
-    """
-
-    size: tuple[int, ...]
-    n_channels: int
-
-
-def read_header(path: str | Path, task: str) -> Header | None:
-    """What a picture, or for the task mesh an occupancy file, holds, without reading it; None where it does not tell.
-
-    Errors
-        InputError for a file that is missing or cannot be read
-    """
-    path = Path(path)
-    if task == "mesh" and is_flat(map_array(path)):
-        return None
-    source = open_occupancy(path) if task == "mesh" else open_picture(path)
-    return Header(source.size, source.n_channels)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def _fill(source: Source, n_scales: int, place: Path | None) -> Store:
         leave=False,
     ) as bar:
         for start, stop in row_ranges(source.n_channels, source.size, source.rows_at_once):
-            levels[0].numbers[:, start:stop] = torch.from_numpy(source.read(start, stop))
+            levels[0].numbers.numpy()[:, start:stop] = source.read(start, stop)
             bar.update(stop - start)
         for finer, coarser in pairwise(levels):
             rest = tuple((0, length) for length in coarser.size[1:])
