@@ -8,8 +8,10 @@ import io
 import os
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from filelock import FileLock, Timeout
@@ -48,22 +50,39 @@ def lock(folder: Path) -> FileLock:
     return held
 
 
-def write_aside(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that it is complete, and on the disk, when it appears; an old one stays whole until then."""
-    aside = path.with_name(f".{path.name}.part")
+@contextmanager
+def aside(path: Path) -> Iterator[BinaryIO]:
+    """A new file to fill, which takes the place of `path` once it is complete and on the disk; an old one stays whole
+    until then, and for good where filling fails.
+
+    Errors
+        InputError for whatever OSError comes up
+    """
+    part = path.with_name(f".{path.name}.part")
     try:
-        with aside.open("wb") as file:
-            file.write(data)
+        with part.open("w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
-        _sync_folder(path.parent)
+        os.replace(part, path)
+        sync_folder(path.parent)
     except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+        raise unwritable(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {path}: {error.strerror or one_line(error)}")
+
+
+def write_aside(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that it is complete, and on the disk, when it appears; an old one stays whole until then."""
+    with aside(path) as file:
+        file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
     """Make a renaming last, where the system can."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_DIRECTORY)
