@@ -5,7 +5,8 @@ import pytest
 import tifffile
 import torch
 
-from datasets.signals import Header, read_header, read_picture, write_picture
+from datasets.signals import Header, read_header, read_picture
+from datasets.writers import write_picture
 from utils.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
