@@ -5,9 +5,11 @@ until then. *Rows* are consecutive parts of a picture from the top: (c, n_rows, 
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 from utils.checkpoint import aside, sync_folder, unwritable
-from utils.errors import InputError, size_text
+from utils.errors import InputError, one_line, size_text
 
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
 _TIFF_SUFFIXES = {".tif", ".tiff"}
@@ -26,6 +28,7 @@ _JPEG_MOST = 65500  # pixels a side, of the encoder
 _JPEG_QUALITY = 95
 _PNG_COMPRESSION = 3  # 6, the usual one, takes half as long again for 2% less
 _TIFF_TILE = 256  # pixels a side
+_TIFF_OFFSETS = 2**32 - 2**25  # bytes of pixels that 32-bit offsets surely reach
 _ZARR_CHUNK = 512  # pixels a side
 
 
@@ -121,6 +124,7 @@ def _write_tiff(file: BinaryIO, pixels: Iterable[np.ndarray], shape: tuple[int, 
         tiles(),
         shape=(height, width) if n_channels == 1 else shape,
         dtype=dtype,
+        bigtiff=prod(shape) * dtype.itemsize > _TIFF_OFFSETS,
         tile=(_TIFF_TILE, _TIFF_TILE),
         photometric="minisblack" if n_channels == 1 else "rgb",
         planarconfig=None if n_channels == 1 else "contig",
@@ -156,8 +160,8 @@ def _write_encoded(
             else:
                 picture.pngsave_target(target, filter="all", compression=_PNG_COMPRESSION)
         except pyvips.Error as error:
-            reason = error.detail.strip().splitlines()[-1].removeprefix("unix error: ")
-            raise InputError(f"cannot write {path}: {reason}") from error
+            system = re.search("(?:system|unix) error: (.+)", error.detail)
+            raise InputError(f"cannot write {path}: {system[1] if system else one_line(error)}") from error
 
 
 def _write_zarr(path: Path, pixels: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
