@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datasets.signals import read_occupancy, read_picture
 from datasets.writers import check_picture_path, open_array, write_rows
-from models.miner import MINER, Window, is_inside, whole
+from models.miner import MINER, WINDOW_VALUES, Window, is_inside, row_ranges, whole
 from opt import OneLineParser, add_backend_option, device_of
 from utils.checkpoint import write_aside
 from utils.errors import InputError, run_command, size_text
@@ -161,8 +161,11 @@ def rows_of(values: Tensor) -> Callable[[int, int], Tensor]:
 def level_window(rows: Callable[[int, int], Tensor], size: tuple[int, ...], level: int, window: Window) -> Tensor:
     """A window (c, n_rows, w) of a level of a picture, which is given by the rows of level 0, of size (h, w)."""
     (top, bottom), across = window
-    reach = rows(top * 2**level, min(bottom * 2**level, size[0]))
-    return pyramid(reach, level + 1)[level][:, :, slice(*across)]
+    parts = []
+    for start, stop in row_ranges(top, bottom, 1, max(1, WINDOW_VALUES // (2**level * size[1]))):
+        reach = rows(start * 2**level, min(stop * 2**level, size[0]))
+        parts.append(pyramid(reach, level + 1)[level][:, :, slice(*across)])
+    return torch.cat(parts, dim=1)
 
 
 def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespace) -> None:

@@ -381,26 +381,33 @@ class MINER:
             factor, (coarse_height, *coarse_across) = 2 * scale, self.levels[level + 1].size
             origin = [source_window(*wanted, factor, n) for wanted, n in zip(wanted_across, coarse_across, strict=True)]
             reach = source_window(top * scale, bottom * scale, factor, coarse_height)
-            ahead = self._windows(level + 1, (reach, *origin), 1, b_chunks, most and most // 2)
+            block_row = (
+                self.n_channels * self.levels[level + 1].patch_size[0] * prod(high - low for low, high in origin)
+            )
+            ahead_most = most and max(most // 2, min(most, block_row))
+            ahead = self._windows(level + 1, (reach, *origin), 1, b_chunks, ahead_most)
             held_from, held = reach[0], None
         for start, stop in ranges:
-            wanted = ((start * scale, stop * scale), *wanted_across)
+            window, wanted = ((start, stop), *across), ((start * scale, stop * scale), *wanted_across)
+
+            def evaluate(base: Tensor, window: Window = window) -> Tensor:
+                return refine(self.levels[level], base, window, scale, b_chunks, self.backend)
+
             if level == self.n_scales - 1:
-                base = torch.zeros(self.n_channels, *[stop - start for start, stop in wanted], device=device)
-            else:
-                low, high = source_window(*wanted[0], factor, coarse_height)
-                parts = [] if held is None else [held[:, low - held_from :]]
-                n_rows = sum(part.shape[1] for part in parts)
-                while n_rows < high - low:
-                    parts.append(next(ahead)[1])
-                    n_rows += parts[-1].shape[1]
-                held_from, held = low, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-                del parts
-                corner = (low, *[start for start, _ in origin])
-                base = upsample(held[:, : high - low], factor, wanted, corner, (coarse_height, *coarse_across))
-            window = ((start, stop), *across)
-            yield window, refine(self.levels[level], base, window, scale, b_chunks, self.backend)
-            del base
+                shape = [stop - start for start, stop in wanted]
+                yield window, evaluate(torch.zeros(self.n_channels, *shape, device=device))
+                continue
+            low, high = source_window(*wanted[0], factor, coarse_height)
+            parts = [] if held is None else [held[:, low - held_from :]]
+            while sum(part.shape[1] for part in parts) < high - low:
+                parts.append(next(ahead)[1])
+            held_from, held = low, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+            del parts
+            corner = (low, *[start for start, _ in origin])
+            yield (
+                window,
+                evaluate(upsample(held[:, : high - low], factor, wanted, corner, (coarse_height, *coarse_across))),
+            )
 
     @torch.no_grad()
     def decode_pyramid(self, b_chunks: int = 16384) -> list[Tensor]:

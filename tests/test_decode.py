@@ -46,26 +46,25 @@ def test_decode_of_a_crop_equals_the_crop_of_the_decode(model, level, scale):
         assert torch.equal(part, whole[:, *(slice(start * scale, stop * scale) for start, stop in crop)])
 
 
-CROPS = [None, ((3, 40), (7, 60)), ((8, 9), (0, 61)), ((1, 45), (5, 6))]
-
-
 @pytest.mark.parametrize("scale", [1, 2, 3])
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_windows_join_to_the_whole_to_the_bit(model, level, scale):
-    for crop in CROPS:
-        if crop is not None:
-            lengths = model.levels[level].size
-            crop = tuple((start >> level, max((start >> level) + 1, stop >> level)) for start, stop in crop)
-            crop = tuple((start, min(stop, length)) for (start, stop), length in zip(crop, lengths, strict=True))
+    height, width = model.levels[level].size
+    for crop, most in [
+        (None, 700),
+        (None, 2**13),
+        (((1, height - 2), (3, width - 1)), 2000),
+        (((2, 3), (0, width)), 1),
+        (((1, height), (5, 6)), 1),
+    ]:
         whole = model.decode(level, crop, scale)
-        for most in (1, 500, 2500, 2**13, 2**20):
-            windows, values = zip(*model.decode_windows(level, crop, scale, most=most), strict=True)
-            assert torch.equal(torch.cat(values, dim=1), whole)
-            rows = [window[0] for window in windows]
-            assert [start for start, _ in rows[1:]] == [stop for _, stop in rows[:-1]]
-            assert all(window[1:] == windows[0][1:] for window in windows)
-            row_values = values[0][:, :scale].numel()
-            assert all(part.numel() <= max(most, row_values) for part in values)
+        windows, values = zip(*model.decode_windows(level, crop, scale, most=most), strict=True)
+        assert torch.equal(torch.cat(values, dim=1), whole)
+        rows = [window[0] for window in windows]
+        assert [start for start, _ in rows[1:]] == [stop for _, stop in rows[:-1]]
+        assert all(window[1:] == windows[0][1:] for window in windows)
+        row_values = values[0][:, :scale].numel()
+        assert all(part.numel() <= max(most, row_values) for part in values)
 
 
 def test_windows_of_rows_of_blocks_evaluate_each_block_once(model):

@@ -1,4 +1,5 @@
 import base64
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def test_rows_of_the_drawing_are_the_drawing_of_the_rows():
     arguments = dict(corner=(3, 5), pixel_size=0.5)
     whole = draw_blocks(picture, active, (16, 16), **arguments)
     cuts = [0, 1, 9, 300, 699, 700]
-    for top, bottom in zip(cuts[:-1], cuts[1:], strict=True):
+    for top, bottom in pairwise(cuts):
         rows = draw_blocks(picture[:, top:bottom], active, (16, 16), top=top, size=(700, 90), **arguments)
         assert torch.equal(rows, whole[:, top:bottom])
 

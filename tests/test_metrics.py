@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_quality_adds_up_over_rows():
     signal, noisy = torch.rand(3, 90, 40), torch.rand(3, 90, 40)
     cuts = [0, 1, 5, 6, 40, 84, 90]
     errors, similarity = torch.zeros(2, dtype=torch.float64), Similarity()
-    for top, bottom in zip(cuts[:-1], cuts[1:], strict=True):
+    for top, bottom in pairwise(cuts):
         errors += psnr.totals(noisy[:, top:bottom], signal[:, top:bottom])
         similarity.add(noisy[:, top:bottom], signal[:, top:bottom])
     assert psnr.value(*errors.tolist()) == pytest.approx(psnr(noisy, signal), abs=1e-9)
