@@ -182,7 +182,7 @@ reconstruct.cli()
 
 @pytest.mark.parametrize(
     ("name", "size", "n_channels", "patch"),
-    [("x.png", (5000, 4000), 3, 50), ("x.tif", (5000, 4000), 3, 50), ("x.npy", (400, 320, 400), 1, 20)],
+    [("x.png", (5000, 4000), 3, 50), ("x.tif", (5000, 4000), 3, 50), ("x.npy", (500, 360, 400), 1, 20)],
 )
 def test_files_larger_than_memory_are_written(tmp_path, name, size, n_channels, patch):
     save_synthetic_fit(tmp_path, size, n_channels, patch)
