@@ -1,4 +1,4 @@
-"""Signals and files: pictures and occupancy grids, in and out."""
+"""Files to signals: pictures and occupancy grids; occupancy grids to files too."""
 
 import io
 import json
@@ -32,8 +32,6 @@ _EXIF_ORIENTATION = 0x0112
 _EXCHANGED = (5, 6, 7, 8)  # EXIF orientations whose rows are columns
 _OCCUPANCY_FORMAT = b"miner occupancy"
 _ORIGIN_LENGTH = 2048
-_JPEG_SUFFIXES = {".jpg", ".jpeg"}
-_TIFF_SUFFIXES = {".tif", ".tiff"}
 _TIFF_MAGIC = {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}
 _TIFF_COLOURS = {
     tifffile.PHOTOMETRIC.MINISBLACK,
