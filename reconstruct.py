@@ -1,7 +1,9 @@
 """Checkpoints -> picture, volume or mesh: the whole, a level, a crop, between the pixels, or the blocks."""
 
-import io
 import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,15 +12,16 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from datasets.signals import check_picture_path, read_occupancy, read_picture, write_picture
-from models.miner import MINER, Window, is_inside, whole
+from datasets.sources import open_occupancy, open_picture
+from datasets.writers import check_picture_path, open_array, write_rows
+from models.miner import MINER, WINDOW_VALUES, cut_rows, is_inside
 from opt import OneLineParser, add_backend_option, device_of
 from utils.checkpoint import write_aside
 from utils.errors import InputError, run_command, size_text
 from utils.figures import draw_blocks
-from utils.frame import Frame
-from utils.metrics import iou, psnr, ssim
+from utils.metrics import Similarity, iou, psnr
 from utils.pyramid import pyramid
+from utils.raster import Window, whole
 
 if TYPE_CHECKING:
     import trimesh
@@ -32,7 +35,11 @@ def make_parser() -> OneLineParser:
     parser = OneLineParser(prog="reconstruct.py", description="Decode a fit from its checkpoints.")
     add = parser.add_argument
     add("ckpts", type=str, help="folder of the run, ckpts/EXP_NAME")
-    add("--out", type=str, help="a picture: .png, .jpg or .tif; a volume: .npy, or its mesh: .ply, .obj, .glb or .stl")
+    add(
+        "--out",
+        type=str,
+        help="a picture: .png, .jpg, .tif, .zarr; a volume: .npy, or its mesh: .ply, .obj, .glb, .stl",
+    )
     add("--level", type=int, help="level of the pyramid, 0 the finest (default: the finest that is there)")
     add("--crop", type=int, nargs="+", help="decode only X Y W H (a volume: X Y Z W H D), in pixels of the level")
     add(
@@ -100,35 +107,63 @@ def parse_crop(numbers: list[int] | None, size: tuple[int, ...]) -> Window:
 def reconstruct_picture(model: MINER, level: int, crop: Window, options: Namespace) -> None:
     bits = options.bits or model.source["bits"]
     n_channels = 3 if options.blocks or (options.no_alpha and model.n_channels == 4) else model.n_channels
+    size = tuple((stop - start) * options.scale for start, stop in crop)
     if options.out is not None:
-        check_picture_path(Path(options.out), n_channels, bits)
-    original = None if options.original is None else original_level(options.original, model, level)
-    picture = model.decode(level, crop, options.scale, options.b_chunks).cpu()
+        check_picture_path(Path(options.out), n_channels, size, bits)
+    original = None if options.original is None else original_rows(options.original, model)
+    errors, similarity = torch.zeros(2, dtype=torch.float64), Similarity()
+
+    def rows() -> Iterator[Tensor]:
+        for window, decoded in model.decode_windows(level, crop, options.scale, options.b_chunks):
+            values = decoded.cpu()
+            if original is not None:
+                truth = level_window(original, model.size, level, window)
+                errors.add_(psnr.totals(values, truth))
+                similarity.add(values, truth)
+            if options.blocks:
+                values = draw_blocks(
+                    values,
+                    model.active_grids,
+                    model.patch_size,
+                    corner=tuple(start * 2**level for start, _ in crop),
+                    pixel_size=2**level / options.scale,
+                    top=(window[0][0] - crop[0][0]) * options.scale,
+                    size=size,
+                )
+            yield values[:n_channels]
+
+    if options.out is None:
+        exhaust(rows())
+    else:
+        write_rows(options.out, rows(), n_channels, size, bits)
     if original is not None:
-        original = original[:, *(slice(*along) for along in crop)]
-        similarity = ssim(picture, original)
-        print(psnr.line.format(psnr(picture, original)))
-        print(
-            "SSIM : none, the picture is smaller than its window" if similarity is None else f"SSIM : {similarity:.4f}"
-        )
-    if options.out is not None:
-        if options.blocks:
-            picture = draw_blocks(
-                picture,
-                model.active_grids,
-                model.patch_size,
-                corner=tuple(start * 2**level for start, _ in crop),
-                pixel_size=2**level / options.scale,
-            )
-        write_picture(options.out, picture[:n_channels], bits)
+        print(psnr.line.format(psnr.value(*errors.tolist())))
+        none = "none, the picture is smaller than its window"
+        print(f"SSIM : {none if similarity.value is None else f'{similarity.value:.4f}'}")
 
 
-def original_level(path: str, model: MINER, level: int) -> Tensor:
-    """A level (c, h, w) of the picture that was fitted, at the size it was fitted at."""
-    values = read_picture(path, model.size).values
-    if len(values) != model.n_channels:
-        raise InputError(f"{path} has {len(values)} channels, the fit {model.n_channels}: is it what was fitted?")
-    return pyramid(values, level + 1)[level]
+def exhaust(iterator: Iterator) -> None:
+    deque(iterator, maxlen=0)
+
+
+def original_rows(path: str, model: MINER) -> Callable[[int, int], Tensor]:
+    """What was fitted, at the size it was fitted at: (start, stop) to its rows or planes (c, n, *rest) in [0, 1]."""
+    source = (open_picture if len(model.size) == 2 else open_occupancy)(path, model.size)
+    if source.n_channels != model.n_channels:
+        given = f"{source.n_channels} channels, the fit {model.n_channels}"
+        raise InputError(f"{path} has {given}: is it what was fitted?")
+    peak = 2**source.bits - 1
+    return lambda start, stop: torch.from_numpy(source.read(start, stop).astype(np.float32)).div_(peak)
+
+
+def level_window(rows: Callable[[int, int], Tensor], size: tuple[int, ...], level: int, window: Window) -> Tensor:
+    """A window (c, n_rows, w) of a level of a picture, which is given by the rows of level 0, of size (h, w)."""
+    (top, bottom), across = window
+    parts = []
+    for start, stop in cut_rows(top, bottom, 1, max(1, WINDOW_VALUES // (2**level * size[1]))):
+        reach = rows(start * 2**level, min(stop * 2**level, size[0]))
+        parts.append(pyramid(reach, level + 1)[level][:, :, slice(*across)])
+    return torch.cat(parts, dim=1)
 
 
 def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespace) -> None:
@@ -143,34 +178,57 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
         raise InputError("--blocks draws on pictures, and this is a volume")
     if options.original is not None and (level != 0 or options.crop is not None):
         raise InputError("--original of a volume works without --level and --crop")
-    field = model.decode(level, crop, options.scale, options.b_chunks)[0].cpu()
-    with_mesh = options.original is not None and Path(options.original).suffix.lower() != ".npy"
-    if suffix in _MESH_SUFFIXES or with_mesh:
-        surface = extract_surface(field.numpy(), model.frame, model.size, crop, level, options.scale)
-    if with_mesh:
-        compare_with_mesh(options.original, field, surface, model.frame)
+    mesh, original = None, None
+    if options.original is not None and Path(options.original).suffix.lower() != ".npy":
+        mesh, original = original_mesh(options.original, model)
     elif options.original is not None:
-        print(iou.line.format(iou(field[None], read_occupancy(options.original, model.size).values)))
-    if suffix == ".npy":
-        buffer = io.BytesIO()
-        np.save(buffer, (field if options.field else field > 0.5).numpy())
-        write_aside(Path(options.out), buffer.getvalue())
-    elif suffix is not None:
+        original = original_rows(options.original, model)
+    overlap = torch.zeros(2, dtype=torch.float64)
+
+    def slabs(write: Callable[[np.ndarray], None] | None) -> Iterator[np.ndarray]:
+        for window, decoded in model.decode_windows(level, crop, options.scale, options.b_chunks):
+            field = decoded.cpu()
+            if original is not None:
+                overlap.add_(iou.totals(field, original(*window[0])))
+            if write is not None:
+                write((field if options.field else field > 0.5)[0].numpy())
+            yield field[0].numpy()
+
+    size = tuple((stop - start) * options.scale for start, stop in crop)
+    dtype = np.dtype(np.float32 if options.field else np.bool_)
+    with open_array(Path(options.out), size, dtype) if suffix == ".npy" else nullcontext() as write:
+        if suffix in _MESH_SUFFIXES or mesh is not None:
+            surface = extract_surface(slabs(write), model.frame, model.size, crop, level, options.scale)
+        else:
+            exhaust(slabs(write))
+    if original is not None:
+        print(iou.line.format(iou.value(*overlap.tolist())))
+    if mesh is not None:
+        compare_surfaces(surface, mesh)
+    if suffix in _MESH_SUFFIXES:
         data = surface.export(file_type=suffix[1:])
         write_aside(Path(options.out), data if isinstance(data, bytes) else data.encode())
 
 
-def compare_with_mesh(path: str, field: Tensor, surface: "trimesh.Trimesh", frame: Frame | None) -> None:
-    """Print the IoU with a mesh, and how near the surfaces are."""
+def original_mesh(path: str, model: MINER) -> tuple["trimesh.Trimesh", Callable[[int, int], Tensor]]:
+    """The mesh that was fitted, and its occupancy: (start, stop) to planes (1, n_planes, h, w), 0 or 1."""
     from datasets.voxelize import load_mesh, voxelize
-    from utils.surface import sample_surface, surface_agreement
 
-    size = tuple(field.shape)
-    if frame is None or len(set(size)) != 1:
+    if model.frame is None or len(set(model.size)) != 1:
         raise InputError(f"{path}: the fit does not tell where its voxels lie, so it compares with a .npy file only")
     mesh = load_mesh(path)
-    occupancy = np.unpackbits(voxelize(mesh, frame, size[0]), axis=2, count=size[0])
-    print(iou.line.format(iou(field[None], torch.from_numpy(occupancy)[None])))
+    packed = voxelize(mesh, model.frame, model.size[0])
+
+    def planes(start: int, stop: int) -> Tensor:
+        return torch.from_numpy(np.unpackbits(packed[start:stop], axis=2, count=model.size[2]))[None]
+
+    return mesh, planes
+
+
+def compare_surfaces(surface: "trimesh.Trimesh", mesh: "trimesh.Trimesh") -> None:
+    """Print how near the surface of a fit is to the mesh that was fitted."""
+    from utils.surface import sample_surface, surface_agreement
+
     samples = (sample_surface(body, _SURFACE_POINTS) for body in (surface, mesh))
     chamfer, consistency = surface_agreement(*next(samples), *next(samples))
     print(f"Chamfer distance : {chamfer:.6g} in the mesh's unit, {chamfer / mesh.scale:.3e} of its box's diagonal")

@@ -401,7 +401,7 @@ def train(
 
 
 def join_networks(parts: list[dict[str, Any]], shape: dict[str, Any], folder: Path) -> BlockMLP:
-    """The networks of a level from those of its parts; of several, in files of a folder, as they may fill the memory."""
+    """The networks of a level from those of its parts; of several, in files of a folder, as memory may not hold them."""
     network = BlockMLP(0, **shape)
     if len(parts) == 1:
         tensors = parts[0]["network"]
@@ -448,17 +448,16 @@ def finish(job: Job, signal: Raster, report: dict[str, Any]) -> None:
     """Judge the files of a run, loaded back, and say how it went."""
     options, ckpts, metric = job.options, job.run.ckpts, job.metric
     model = MINER.load(ckpts, job.device, options.backend)
-    windows = [
-        (rows, *whole(signal.size[1:])) for rows in row_ranges(signal.n_channels, signal.size, model.patch_size[0])
-    ]
-    mine = {
-        number: metric.totals(
-            model.decode(0, windows[number], b_chunks=options.b_chunks).cpu(), signal.read(windows[number])
-        )
-        for number in range(job.ranks.rank, len(windows), job.ranks.size)
-    }
-    totals = {number: total for some in job.ranks.exchange(mine) for number, total in some.items()}
-    quality = metric.value(*sum(totals[number] for number in range(len(windows))).tolist())
+    # each process decodes its share of the rows of blocks
+    height, patch = signal.size[0], model.patch_size[0]
+    n_rows, rank, size = -(-height // patch), job.ranks.rank, job.ranks.size
+    start, stop = (min(share * n_rows // size * patch, height) for share in (rank, rank + 1))
+    totals = torch.zeros(2, dtype=torch.float64)
+    if start < stop:
+        crop = ((start, stop), *whole(signal.size[1:]))
+        for window, values in model.decode_windows(0, crop, b_chunks=options.b_chunks):
+            totals += metric.totals(values.cpu(), signal.read(window))
+    quality = metric.value(*sum(job.ranks.exchange(totals)).tolist())
     n_blocks = sum(level["active_blocks"] for level in report["levels"])
     n_diverged = sum(level["diverged_blocks"] for level in report["levels"])
     if math.isnan(quality) or 2 * n_diverged > n_blocks:

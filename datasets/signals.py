@@ -1,4 +1,4 @@
-"""Signals and files: pictures and occupancy grids, in and out."""
+"""Files to signals: pictures and occupancy grids; occupancy grids to files too."""
 
 import io
 import json
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import tifffile
 import torch
 from torch import Tensor
 
@@ -20,11 +18,7 @@ from datasets.sources import (
     open_picture,
 )
 from utils.checkpoint import write_aside
-from utils.errors import InputError, size_text
 from utils.frame import Frame
-
-_JPEG_SUFFIXES = {".jpg", ".jpeg"}
-_TIFF_SUFFIXES = {".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -52,56 +46,6 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
     source = open_picture(path, size)
     values = torch.from_numpy(np.ascontiguousarray(source.read(0, source.size[0]), dtype=np.float32))
     return Picture(values.div_(2**source.bits - 1), source.bits, source.file_size)
-
-
-def write_picture(path: str | Path, values: Tensor, bits: int) -> None:
-    """Write (c, h, w) in [0, 1] as PNG, JPEG or TIFF, by suffix; the file is complete when it appears.
-
-    Errors
-        InputError for another suffix, for what JPEG cannot hold, for a file that cannot be written
-    """
-    path = Path(path)
-    check_picture_path(path, len(values), bits)
-    levels = values.nan_to_num(0).mul_(2**bits - 1).add_(0.5).to(torch.int32).permute(1, 2, 0).numpy()
-    pixels = levels.astype(np.uint8 if bits == 8 else np.uint16)
-    if path.suffix.lower() in _TIFF_SUFFIXES:
-        data = _encode_tiff(pixels)
-    else:
-        done, encoded = cv2.imencode(path.suffix.lower(), _swap_red_and_blue(pixels))
-        if not done:
-            raise InputError(f"cannot write {path}: the format does not hold {size_text(pixels.shape[:2])} pixels")
-        data = encoded.tobytes()
-    write_aside(path, data)
-
-
-def _encode_tiff(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    grey = pixels.shape[2] == 1
-    tifffile.imwrite(
-        buffer,
-        pixels[:, :, 0] if grey else pixels,
-        photometric="minisblack" if grey else "rgb",
-        extrasamples=["unassalpha"] if pixels.shape[2] == 4 else None,
-        compression="zlib",
-        predictor=True,
-    )
-    return buffer.getvalue()
-
-
-def check_picture_path(path: Path, n_channels: int, bits: int) -> None:
-    """InputError where a picture of this kind cannot be written to this path."""
-    if path.suffix.lower() not in {".png"} | _JPEG_SUFFIXES | _TIFF_SUFFIXES:
-        raise InputError(f"{path}: suffix {path.suffix!r} is none of .png, .jpg, .jpeg, .tif, .tiff")
-    if path.suffix.lower() in _JPEG_SUFFIXES:
-        if bits != 8:
-            raise InputError(f"{path}: JPEG holds 8 bits a channel, not {bits}: add --bits 8, or write .png or .tif")
-        if n_channels == 4:
-            raise InputError(f"{path}: JPEG holds no alpha: add --no_alpha, or write .png or .tif")
-
-
-def _swap_red_and_blue(pixels: np.ndarray) -> np.ndarray:
-    """OpenCV's BGR(A) to RGB(A) and back, (h, w, c)."""
-    return pixels if pixels.shape[2] == 1 else pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
 
 
 @dataclass(frozen=True)

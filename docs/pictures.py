@@ -25,7 +25,7 @@ def main() -> None:
     show(panels, columns=3).savefig(FOLDER / "pluto.jpg", dpi=130, bbox_inches="tight")
 
     spot = MINER.load("ckpts/spot128")
-    surface = extract_surface(spot.decode()[0].numpy(), spot.frame, spot.size)
+    surface = extract_surface([spot.decode()[0].numpy()], spot.frame, spot.size)
     boxes = block_boxes(spot.active_grids, spot.patch_size, spot.size, spot.frame)
     show_boxes(surface, boxes).savefig(FOLDER / "spot.jpg", dpi=100, bbox_inches="tight")
 

@@ -41,7 +41,8 @@ class LevelModule(LightningModule):
     """Trains the networks of a part of one level's blocks, in one of the processes that share the part out.
 
     `network` holds all blocks; `twin` the training ones, rows `training_blocks` of it, in any order. An epoch of
-    Lightning's is a period: the epochs between two validations. A training batch is a visit, a validation batch a check.
+    Lightning's is a period: the epochs between two validations. A training batch is a visit, a validation batch a
+    check.
 
     Logged by the first process, over the epochs of the level: train/lr; train/loss, the mean square error of the blocks
     that train; val/psnr in dB or val/iou, of the level's reconstruction; val/n_training_blocks.

@@ -3,6 +3,7 @@
 Notation: level 0 is the finest; a *window* is a (start, stop) pair along each axis, in pixels of its level.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -20,8 +21,11 @@ from utils.blocks import block_coords, gather_blocks, grid_shape, scatter_blocks
 from utils.checkpoint import find_levels, level_path, load_level
 from utils.errors import InputError, one_line
 from utils.frame import Frame
-from utils.pyramid import level_size, upsample_whole, upsample_window
+from utils.pyramid import level_size, source_window, upsample, upsample_whole
 from utils.raster import Window, computed, whole
+
+WINDOW_VALUES = 2**24
+"""Values of a window of `decode_windows`, at most: 64 MiB as float32, some three of which are held at a time."""
 
 _MOST_SCALES = 64
 
@@ -31,6 +35,22 @@ def is_inside(window: Window, size: tuple[int, ...]) -> bool:
     return len(window) == len(size) and all(
         0 <= start < stop <= length for (start, stop), length in zip(window, size, strict=True)
     )
+
+
+def cut_rows(start: int, stop: int, patch: int, most: int) -> Iterator[tuple[int, int]]:
+    """Cut rows start..stop-1 into consecutive ranges of at most `most`, at borders of blocks where it can be.
+
+    Inputs
+        patch: rows of a block
+        most: at least 1
+    Outputs
+        (start, stop) of each; as few as can be of them share a block
+    """
+    while start < stop:
+        border = (start // patch + max(1, most // patch)) * patch
+        end = min(border, start + most, stop)
+        yield start, end
+        start = end
 
 
 @dataclass(frozen=True)
@@ -302,6 +322,35 @@ class MINER:
         >>> model.decode(level=1, crop=((0, 64), (128, 256))).shape
         torch.Size([1, 64, 128])
         """
+        [(_, values)] = self.decode_windows(level, crop, scale, b_chunks, most=None)
+        return values
+
+    def decode_windows(
+        self,
+        level: int = 0,
+        crop: Window | None = None,
+        scale: int = 1,
+        b_chunks: int = 16384,
+        most: int | None = WINDOW_VALUES,
+    ) -> Iterator[tuple[Window, Tensor]]:
+        """What `decode` gives, in consecutive ranges of rows (of planes, for a volume), to the bit.
+
+        The coarser levels go by in windows of their own, just ahead, so each block is evaluated once: the time is that
+        of the whole, and memory follows the window. Where a row of blocks has more than `most` values, its blocks are
+        evaluated once for each window that they reach into.
+
+        Inputs
+            level, crop, scale, b_chunks: as for `decode`
+            most: values of a window; never less than a row of pixels. None gives all in one
+        Outputs
+            pairs of a window, in pixels of the level, and its values (c, *[(stop - start) * scale]) in [0, 1]
+        Errors
+            as `decode`, at once
+
+        >>> model = MINER.load("ckpts/quickstart")
+        >>> [window[0] for window, _ in model.decode_windows(most=2**19)]
+        [(0, 512), (512, 1024)]
+        """
         if level not in self.levels:
             raise InputError(f"level {level} is not there: levels {self.finest} to {self.n_scales - 1} are")
         size = self.levels[level].size
@@ -310,18 +359,51 @@ class MINER:
             raise InputError(f"crop {crop} is not inside level {level}, which is {size}")
         if scale < 1:
             raise InputError(f"scale {scale} is less than 1")
+        return self._windows(level, crop, scale, b_chunks, most)
+
+    @torch.no_grad()
+    def _windows(
+        self, level: int, crop: Window, scale: int, b_chunks: int, most: int | None
+    ) -> Iterator[tuple[Window, Tensor]]:
+        """`decode_windows` of what it has checked."""
+        (top, bottom), *across = crop
         device = self.levels[level].active.device
-        wanted = tuple((start * scale, stop * scale) for start, stop in crop)
-        if level == self.n_scales - 1:
-            base = torch.zeros(self.n_channels, *[stop - start for start, stop in wanted], device=device)
-        else:
-            base = upsample_window(
-                lambda window: computed(self.decode(level + 1, window, b_chunks=b_chunks)),
-                self.levels[level + 1].size,
-                2 * scale,
-                wanted,
+        wanted_across = [(start * scale, stop * scale) for start, stop in across]
+        row_values = self.n_channels * scale * prod(stop - start for start, stop in wanted_across)
+        ranges = [(top, bottom)]
+        if most is not None:
+            ranges = cut_rows(top, bottom, self.levels[level].patch_size[0], max(1, most // row_values))
+        if level < self.n_scales - 1:
+            factor, (coarse_height, *coarse_across) = 2 * scale, self.levels[level + 1].size
+            origin = [source_window(*wanted, factor, n) for wanted, n in zip(wanted_across, coarse_across, strict=True)]
+            reach = source_window(top * scale, bottom * scale, factor, coarse_height)
+            block_row = (
+                self.n_channels * self.levels[level + 1].patch_size[0] * prod(high - low for low, high in origin)
             )
-        return refine(self.levels[level], base, crop, scale, b_chunks, self.backend)
+            ahead_most = most and max(most // 2, min(most, block_row))
+            ahead = self._windows(level + 1, (reach, *origin), 1, b_chunks, ahead_most)
+            held_from, held = reach[0], None
+        for start, stop in ranges:
+            window, wanted = ((start, stop), *across), ((start * scale, stop * scale), *wanted_across)
+
+            def evaluate(base: Tensor, window: Window = window) -> Tensor:
+                return refine(self.levels[level], base, window, scale, b_chunks, self.backend)
+
+            if level == self.n_scales - 1:
+                shape = [stop - start for start, stop in wanted]
+                yield window, evaluate(torch.zeros(self.n_channels, *shape, device=device))
+                continue
+            low, high = source_window(*wanted[0], factor, coarse_height)
+            parts = [] if held is None else [held[:, low - held_from :]]
+            while sum(part.shape[1] for part in parts) < high - low:
+                parts.append(computed(next(ahead)[1]))
+            held_from, held = low, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+            del parts
+            corner = (low, *[start for start, _ in origin])
+            yield (
+                window,
+                evaluate(upsample(held[:, : high - low], factor, wanted, corner, (coarse_height, *coarse_across))),
+            )
 
     @torch.no_grad()
     def decode_pyramid(self, b_chunks: int = 16384) -> list[Tensor]:

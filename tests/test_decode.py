@@ -1,6 +1,8 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partialmethod
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from conftest import ASTRONAUT, ROOT
 from datasets.signals import read_picture
 from models.block_mlp import BlockMLP, init_blocks_
 from models.miner import MINER, Level
+from models.ops import reference
 from utils.checkpoint import load_level, save_level
 from utils.errors import InputError
 from utils.figures import LEVEL_COLOURS
@@ -41,6 +44,47 @@ def test_decode_of_a_crop_equals_the_crop_of_the_decode(model, level, scale):
     for crop in [((0, 1), (0, 1)), ((3, 9), (7, 8)), ((height - 2, height), (0, width)), ((1, height), (5, width - 1))]:
         part = model.decode(level, crop, scale)
         assert torch.equal(part, whole[:, *(slice(start * scale, stop * scale) for start, stop in crop)])
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_windows_join_to_the_whole_to_the_bit(model, level, scale):
+    height, width = model.levels[level].size
+    for crop, most in [
+        (None, 700),
+        (None, 2**13),
+        (((1, height - 2), (3, width - 1)), 2000),
+        (((2, 3), (0, width)), 1),
+        (((1, height), (5, 6)), 1),
+    ]:
+        whole = model.decode(level, crop, scale)
+        windows, values = zip(*model.decode_windows(level, crop, scale, most=most), strict=True)
+        assert torch.equal(torch.cat(values, dim=1), whole)
+        rows = [window[0] for window in windows]
+        assert [start for start, _ in rows[1:]] == [stop for _, stop in rows[:-1]]
+        assert all(window[1:] == windows[0][1:] for window in windows)
+        row_values = values[0][:, :scale].numel()
+        assert all(part.numel() <= max(most, row_values) for part in values)
+
+
+def test_windows_of_rows_of_blocks_evaluate_each_block_once(model):
+    evaluated = []
+
+    def predict(network, rows, coords):
+        evaluated.append((id(network), rows.tolist()))
+        return reference.predict(network, rows, coords)
+
+    counted = MINER(model.levels, n_scales=3, n_channels=3, size=model.size, backend=SimpleNamespace(predict=predict))
+    assert len(list(counted.decode_windows(most=3 * 61 * 8))) == 6
+    for level in model.levels.values():
+        rows = [row for network, some in evaluated if network == id(level.network) for row in some]
+        assert sorted(rows) == list(range(level.network.n_blocks))
+
+
+@pytest.mark.parametrize("arguments", [{"level": 7}, {"crop": ((0, 0), (0, 5))}, {"scale": 0}])
+def test_windows_of_what_is_not_there_are_refused_at_once(model, arguments):
+    with pytest.raises(InputError):
+        model.decode_windows(**arguments)
 
 
 @pytest.mark.parametrize("scale", [3, 5])
@@ -221,6 +265,22 @@ def test_reconstruct_outlines_the_blocks(command, small_run, tmp_path):
     drawn = read_picture(tmp_path / "blocks.png").values
     levels = [level for level, grid in MINER.load(small_run).active_grids.items() if grid[0, 0]]
     assert torch.allclose(drawn[:, 0, 1], LEVEL_COLOURS[min(levels)]), "the finest that has a network in the corner"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--blocks"], ["--level", 1, "--crop", 5, 3, 40, 30], ["--blocks", "--scale", 3]]
+)
+def test_what_reconstruct_writes_and_prints_does_not_depend_on_the_windows(
+    command, small_run, tmp_path, monkeypatch, arguments
+):
+    if "--scale" not in arguments:
+        arguments = [*arguments, "--original", ASTRONAUT]
+    whole = command("reconstruct.py", small_run, "--out", tmp_path / "whole.tif", *arguments)
+    assert whole.status == 0, whole.error
+    monkeypatch.setattr(MINER, "decode_windows", partialmethod(MINER.decode_windows, most=1500))
+    windows = command("reconstruct.py", small_run, "--out", tmp_path / "windows.tif", *arguments)
+    assert windows.out == whole.out
+    assert (tmp_path / "windows.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
 
 @pytest.mark.parametrize(

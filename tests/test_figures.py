@@ -1,4 +1,5 @@
 import base64
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -55,6 +56,17 @@ def test_a_crop_of_the_drawing_is_the_drawing_of_the_crop():
     whole = draw_blocks(picture, active, (8, 8))
     crop = draw_blocks(picture[:, 3:40, 5:62], active, (8, 8), corner=(3, 5))
     assert torch.equal(crop[:, :-1, :-1], whole[:, 3:39, 5:61])
+
+
+def test_rows_of_the_drawing_are_the_drawing_of_the_rows():
+    picture = torch.rand(3, 700, 90)
+    active = {0: torch.rand(88, 12) > 0.5, 1: torch.rand(44, 6) > 0.5}
+    arguments = dict(corner=(3, 5), pixel_size=0.5)
+    whole = draw_blocks(picture, active, (16, 16), **arguments)
+    cuts = [0, 1, 9, 300, 699, 700]
+    for top, bottom in pairwise(cuts):
+        rows = draw_blocks(picture[:, top:bottom], active, (16, 16), top=top, size=(700, 90), **arguments)
+        assert torch.equal(rows, whole[:, top:bottom])
 
 
 def test_highlighted_blocks_stay_and_others_are_dimmed():

@@ -1,9 +1,10 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
-from utils.metrics import psnr, ssim
+from utils.metrics import Similarity, psnr, ssim
 
 
 def test_psnr_of_a_known_error():
@@ -30,3 +31,14 @@ def test_ssim_is_the_mean_over_all_windows_however_it_is_cut_into_strips():
     whole = kornia_ssim(noisy[None], signal[None], 11, padding="valid").mean().item()
     assert ssim(noisy, signal) == pytest.approx(whole, abs=1e-6)
     assert ssim(signal[:, :10], signal[:, :10]) is None
+
+
+def test_quality_adds_up_over_rows():
+    signal, noisy = torch.rand(3, 90, 40), torch.rand(3, 90, 40)
+    cuts = [0, 1, 5, 6, 40, 84, 90]
+    errors, similarity = torch.zeros(2, dtype=torch.float64), Similarity()
+    for top, bottom in pairwise(cuts):
+        errors += psnr.totals(noisy[:, top:bottom], signal[:, top:bottom])
+        similarity.add(noisy[:, top:bottom], signal[:, top:bottom])
+    assert psnr.value(*errors.tolist()) == pytest.approx(psnr(noisy, signal), abs=1e-9)
+    assert similarity.value == pytest.approx(ssim(noisy, signal), abs=1e-6)

@@ -5,8 +5,9 @@ import pytest
 import tifffile
 import torch
 
-from datasets.signals import read_picture, write_picture
+from datasets.signals import read_picture
 from datasets.sources import open_picture
+from datasets.writers import write_picture
 from utils.errors import InputError
 
 GENERATOR = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partialmethod
 
 import cv2
 import numpy as np
@@ -9,17 +10,19 @@ import pytest
 import torch
 import trimesh
 from conftest import ROOT
+from scipy.ndimage import gaussian_filter
+from skimage.measure import marching_cubes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_train import curves
 
 import train
 from datasets.signals import read_occupancy, write_occupancy
-from datasets.voxelize import voxelize
+from datasets.voxelize import load_mesh, voxelize
 from models.miner import MINER
 from utils.frame import Frame
 from utils.metrics import iou
 from utils.pyramid import pyramid
-from utils.surface import surface_agreement
+from utils.surface import extract_surface, surface_agreement
 
 CENTRE, RADIUS = np.array([3.0, -2.0, 10.0]), 4.0
 FIT = [
@@ -113,6 +116,49 @@ def test_a_crop_is_closed_where_it_is_cut(command, ball, tmp_path):
     assert surface.extents[:2] == pytest.approx(2 * RADIUS, rel=0.08)
 
 
+@pytest.fixture(scope="module")
+def fields():
+    """A cow whose occupancy is blurred; the same in steps of 1/4, many of which are 1/2 exactly; noise."""
+    mesh = load_mesh(ROOT / "meshes" / "spot.obj")
+    occupancy = np.unpackbits(voxelize(mesh, Frame.around(mesh.vertices), 48), axis=2, count=48)
+    cow = gaussian_filter(occupancy.astype(np.float32), 1.2)
+    noise = gaussian_filter(np.random.default_rng(0).random((20, 30, 25), dtype=np.float32), 1)
+    return {"cow": cow, "steps": (cow * 4).round() / 4, "noise": (noise - noise.mean()) / noise.std() / 6 + 0.5}
+
+
+@pytest.mark.parametrize("name", ["cow", "steps", "noise"])
+def test_a_surface_in_slabs_is_closed_and_that_of_the_whole(fields, name):
+    field = fields[name]
+    off = np.where(field > 0.5, np.maximum(field, 0.5 + 2**-11), np.minimum(field, 0.5 - 2**-11))
+    corners, faces, _, _ = marching_cubes(np.pad(off, 1), 0.5)
+    whole = trimesh.Trimesh(corners[:, ::-1] - 1, faces, process=False)
+    for height in (1, 2, 7, 16, len(field)):
+        slabs = (field[top : top + height] for top in range(0, len(field), height))
+        surface = extract_surface(slabs, None, field.shape)
+        edges = np.sort(surface.edges, axis=1)
+        assert (np.unique(edges, axis=0, return_counts=True)[1] % 2 == 0).all()
+        assert surface.is_watertight == whole.is_watertight
+        assert surface.is_winding_consistent == whole.is_winding_consistent
+        assert (len(surface.vertices), len(surface.faces)) == (len(corners), len(faces))
+        assert surface.volume == pytest.approx(whole.volume, rel=1e-5)
+        assert surface.volume > 0
+        assert surface.area == pytest.approx(whole.area, rel=1e-5)
+        np.testing.assert_allclose(np.sort(surface.triangles_center, 0), np.sort(whole.triangles_center, 0), atol=1e-4)
+        if name == "cow":
+            assert surface.is_watertight
+
+
+@pytest.mark.parametrize("out", ["x.npy", "x.ply"])
+def test_what_reconstruct_makes_of_a_volume_does_not_depend_on_the_windows(command, ball, tmp_path, monkeypatch, out):
+    arguments = [ball / "ckpts/ball", "--out", tmp_path / out, "--original", ball / "ball.ply"]
+    whole = command("reconstruct.py", *arguments)
+    assert whole.status == 0, whole.error
+    content = (tmp_path / out).read_bytes()
+    monkeypatch.setattr(MINER, "decode_windows", partialmethod(MINER.decode_windows, most=7000))
+    assert command("reconstruct.py", *arguments).out == whole.out
+    assert (tmp_path / out).read_bytes() == content
+
+
 def test_arrays_hold_what_decode_gives(command, ball, tmp_path):
     model = MINER.load(ball / "ckpts/ball")
     assert command("reconstruct.py", ball / "ckpts/ball", "--out", tmp_path / "x.npy").status == 0
@@ -203,6 +249,4 @@ def test_pictures_of_a_volume_show_its_middle(command, ball, tmp_path, monkeypat
 
 
 def test_the_shipped_mesh_is_closed():
-    from datasets.voxelize import load_mesh
-
     assert load_mesh(ROOT / "meshes" / "spot.obj").is_watertight

@@ -8,7 +8,8 @@ until then. They are zip archives whose entries are stored as they are, each wit
 import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,29 +51,39 @@ def lock(folder: Path) -> FileLock:
     return held
 
 
-def write_aside(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
-    """Write a file so that it is complete, and on the disk, when it appears; an old one stays whole until then.
+@contextmanager
+def aside(path: Path) -> Iterator[BinaryIO]:
+    """A new file to fill, which takes the place of `path` once it is complete and on the disk; an old one stays whole
+    until then, and for good where filling fails.
 
-    Inputs
-        content: the bytes, or what writes them
+    Errors
+        InputError for whatever OSError comes up
     """
-    aside = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.part")
     try:
-        with aside.open("wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content)
+        with part.open("w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
-        _sync_folder(path.parent)
+        os.replace(part, path)
+        sync_folder(path.parent)
     except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+        raise unwritable(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {path}: {error.strerror or one_line(error)}")
+
+
+def write_aside(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that it is complete, and on the disk, when it appears; an old one stays whole until then."""
+    with aside(path) as file:
+        file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
     """Make a renaming last, where the system can."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_DIRECTORY)
@@ -123,8 +134,8 @@ def load_part(path: Path) -> dict[str, Any]:
 
 
 def _save(kind: str, path: Path, record: dict[str, Any]) -> None:
-    record = {"format": kind, "version": _VERSION, **record}
-    write_aside(path, lambda file: torch.save(record, file))  # to a path, it would write the path's name into it
+    with aside(path) as file:  # to a path, torch would write the path's name into it
+        torch.save({"format": kind, "version": _VERSION, **record}, file)
 
 
 def _load(kind: str, path: Path) -> dict[str, Any]:

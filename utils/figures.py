@@ -147,6 +147,8 @@ def draw_blocks(
     patch_size: tuple[int, int],
     corner: tuple[int, int] = (0, 0),
     pixel_size: float = 1,
+    top: int = 0,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Outline the blocks that have a network, one colour a level, finer levels over coarser ones.
 
@@ -154,40 +156,49 @@ def draw_blocks(
     (Saragadam et al., ECCV 2022), Fig. 4.
 
     Inputs
-        picture: (c, h, w) in [0, 1], a window of the signal
+        picture: (c, n_rows, w) in [0, 1], a window of the signal, or some rows of that
         active: for each level its grid (gh, gw) of bools
         patch_size: (h, w) pixels of a block, of its level
         corner: (y, x) of the window, in pixels of level 0
         pixel_size: pixels of level 0 that a pixel of the picture spans
+        top: row of the window that the picture begins with
+        size: (h, w) pixels of the window; None where the picture is all of it
     Outputs
-        (3, h, w) in [0, 1]
+        (3, n_rows, w) in [0, 1]
     """
     drawn = (picture[:3] if len(picture) >= 3 else picture[:1].expand(3, -1, -1)).clone()
+    rows = (top, top + picture.shape[1])
     for level, grid in sorted(active.items(), reverse=True):
         block_size = tuple(patch * 2**level for patch in patch_size)
-        lines = _block_lines(picture.shape[1:], grid, block_size, corner, pixel_size)
+        lines = _block_lines(rows, size or picture.shape[1:], grid, block_size, corner, pixel_size)
         drawn[:, lines] = LEVEL_COLOURS[level % len(LEVEL_COLOURS)].to(drawn)[:, None]
     return drawn
 
 
 def _block_lines(
-    size: tuple[int, int], grid: Tensor, block_size: tuple[int, int], corner: tuple[int, int], pixel_size: float
+    rows: tuple[int, int],
+    size: tuple[int, int],
+    grid: Tensor,
+    block_size: tuple[int, int],
+    corner: tuple[int, int],
+    pixel_size: float,
 ) -> Tensor:
-    """Where (h, w) the first or last pixels of a block that is set in the grid (gh, gw) lie; block_size of level 0."""
+    """Where (n_rows, w) the first or last pixels of a block that is set in the grid (gh, gw) lie, in rows start..stop-1
+    of a window of size (h, w); block_size in pixels of level 0."""
     width = max(1, min(max(size) // 512, int(min(block_size) / pixel_size / 12)))
-    lines = torch.zeros(size, dtype=torch.bool)
-    places, starts = [], []
-    for axis in range(2):
-        centre = corner[axis] + (torch.arange(size[axis]).double() + 0.5) * pixel_size
+    places, starts, ends = [], [], []
+    for axis, (start, stop) in enumerate((rows, (0, size[1]))):
+        pixel = torch.arange(start, stop)
+        centre = corner[axis] + (pixel.double() + 0.5) * pixel_size
         place = (centre / block_size[axis]).long().clamp(max=grid.shape[axis] - 1)
         places.append(place)
         starts.append((centre - place * block_size[axis]) / pixel_size < width)
+        ends.append(pixel >= size[axis] - width)
     chosen = grid[places[0]][:, places[1]]
+    lines = torch.zeros_like(chosen)
     for axis in range(2):
         before = grid.roll(1, dims=axis)
         before.select(axis, 0).fill_(False)
         at_start = chosen | before[places[0]][:, places[1]]
-        lines |= at_start & starts[axis].unsqueeze(1 - axis)
-        far_edge = chosen.narrow(axis, max(0, size[axis] - width), min(width, size[axis]))
-        lines.narrow(axis, max(0, size[axis] - width), min(width, size[axis])).logical_or_(far_edge)
+        lines |= at_start & starts[axis].unsqueeze(1 - axis) | chosen & ends[axis].unsqueeze(1 - axis)
     return lines

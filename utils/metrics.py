@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 _SSIM_WINDOW = 11
-_SSIM_ROWS = 512
+_SSIM_ROWS, _SSIM_VALUES = 32, 2**21  # of a strip: at least, and at most where that is more
 
 
 def n_colours(n_channels: int) -> int:
@@ -67,27 +67,37 @@ iou = Metric("iou", "IoU : {:.6f}", _overlap, lambda intersection, union: inters
 """Intersection over union of what is above 1/2; 1 where both are empty."""
 
 
+class Similarity:
+    """Mean structural similarity (Wang et al. 2004) over the colour channels, where the window of 11 lies inside; of
+    two pictures that come in consecutive rows."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor, Tensor] | None = None  # rows that windows below them reach
+        self._total, self._count = 0.0, 0
+
+    def add(self, prediction: Tensor, signal: Tensor) -> None:
+        """The next rows of both, (c, n_rows, w) in [0, 1]."""
+        from kornia.metrics import ssim as ssim_map
+
+        colours = n_colours(len(signal))
+        rows = max(_SSIM_ROWS, _SSIM_VALUES // (colours * signal.shape[2]))
+        for pair in zip(prediction[:colours].split(rows, dim=1), signal[:colours].split(rows, dim=1), strict=True):
+            if self._last is not None:
+                pair = tuple(torch.cat([before, after], dim=1) for before, after in zip(self._last, pair, strict=True))
+            if min(pair[0].shape[1:]) >= _SSIM_WINDOW:
+                values = ssim_map(pair[0][None], pair[1][None], _SSIM_WINDOW, padding="valid")
+                self._total += values.sum(dtype=torch.float64).item()
+                self._count += values.numel()
+            self._last = tuple(part[:, -(_SSIM_WINDOW - 1) :].clone() for part in pair)
+
+    @property
+    def value(self) -> float | None:
+        """A number up to 1, or None where the picture is smaller than the window."""
+        return self._total / self._count if self._count else None
+
+
 def ssim(prediction: Tensor, signal: Tensor) -> float | None:
-    """Mean structural similarity (Wang et al. 2004) over the colour channels, where the window of 11 lies inside.
-
-    Inputs
-        prediction, signal: (c, h, w) in [0, 1]
-    Outputs
-        a number up to 1, or None where the picture is smaller than the window
-    """
-    from kornia.metrics import ssim as ssim_map
-
-    colours = n_colours(len(signal))
-    height, width = signal.shape[1:]
-    if min(height, width) < _SSIM_WINDOW:
-        return None
-    margin = _SSIM_WINDOW - 1
-    total, count = 0.0, 0
-    for top in range(0, height - margin, _SSIM_ROWS):  # strips, so that memory does not follow the picture
-        strip = slice(top, min(top + _SSIM_ROWS + margin, height))
-        values = ssim_map(
-            prediction[None, :colours, strip], signal[None, :colours, strip], _SSIM_WINDOW, padding="valid"
-        )
-        total += values.sum(dtype=torch.float64).item()
-        count += values.numel()
-    return total / count
+    """`Similarity` of two whole pictures, (c, h, w) in [0, 1]."""
+    similarity = Similarity()
+    similarity.add(prediction, signal)
+    return similarity.value

@@ -61,11 +61,18 @@ def upsample(window: Tensor, factor: int, crop: Window, origin: tuple[int, ...],
         taps, weights = _spline_taps(torch.arange(start, stop), factor, size[axis])
         taps = (taps - origin[axis]).to(window.device)
         weights = weights.to(window).view(len(weights), -1, *[1] * (window.ndim - axis - 2))
-        total = window.index_select(axis + 1, taps[0]).mul_(weights[0])
+        total = _select(window, axis + 1, taps[0]).mul_(weights[0])
         for tap, weight in zip(taps[1:], weights[1:], strict=True):
-            total.addcmul_(window.index_select(axis + 1, tap), weight)
+            total.addcmul_(_select(window, axis + 1, tap), weight)
         window = total
     return window.clamp_(0, 1)  # rounding alone leaves the range
+
+
+def _select(values: Tensor, axis: int, index: Tensor) -> Tensor:
+    """`index_select`, which takes several times as long as `gather` along the last axis."""
+    if axis == values.ndim - 1:
+        return values.gather(axis, index.expand(*values.shape[:-1], -1))
+    return values.index_select(axis, index)
 
 
 def upsample_whole(coarse: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -1,5 +1,8 @@
 """Surfaces of volumes: out of a field, and how near two of them are."""
 
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
+
 import numpy as np
 import trimesh
 from scipy.spatial import cKDTree
@@ -8,34 +11,74 @@ from skimage.measure import marching_cubes
 from utils.errors import InputError
 from utils.frame import Frame
 
+_OFF = np.float32(2**-11)  # float32 tells vertices apart in planes of up to 8192 samples a side
+
 
 def extract_surface(
-    field: np.ndarray,
+    slabs: Iterable[np.ndarray],
     frame: Frame | None,
     size: tuple[int, ...],
     crop: tuple[tuple[int, int], ...] | None = None,
     level: int = 0,
     scale: int = 1,
 ) -> trimesh.Trimesh:
-    """The surface where the field is 1/2 (marching cubes), closed where it meets the box.
+    """The surface where a field is 1/2 (marching cubes), closed where it meets the box.
+
+    It is made plane by plane and joined exactly, so it does not depend on how the field is cut into slabs; memory is
+    that of the surface, a slab and some ten planes.
 
     Inputs
-        field: (d, h, w) samples of a window of a level
+        slabs: (n_planes, h, w) each, consecutive along the first axis: samples of a window of a level
         frame: of the whole volume; None leaves the surface in voxels of level 0
         size: (d, h, w) of level 0
         crop, level, scale: which window, None for all of it, of which level, and samples a pixel along each axis
+    Errors
+        InputError where the field is nowhere above 1/2
     """
-    padded = np.pad(field, 1)
-    if not padded.min() < 0.5 < padded.max():
+    corners, faces = _march(plane for slab in slabs for plane in slab)
+    if not len(faces):
         raise InputError("the field has no surface: it is nowhere above 1/2")
-    corners, faces, _, _ = marching_cubes(padded, 0.5)
     starts = np.array([start for start, _ in crop]) if crop else 0
-    pixels = starts + (corners - 1 + 0.5) / scale - 0.5
+    pixels = starts + (corners + 0.5) / scale - 0.5
     voxels = ((pixels + 0.5) * 2**level - 0.5)[:, ::-1]  # (x, y, z) of level 0
-    surface = trimesh.Trimesh(frame.to_mesh(voxels, size[::-1]) if frame else voxels, faces, process=False)
-    if surface.volume < 0:
-        surface.invert()
-    return surface
+    return trimesh.Trimesh(frame.to_mesh(voxels, size[::-1]) if frame else voxels, faces, process=False)
+
+
+def _march(planes: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Marching cubes over planes (h, w), with zeros all around.
+
+    Outputs
+        (n_vertices, 3) z, y, x in samples; (n_faces, 3)
+    """
+    vertices, faces, n_vertices = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], 0
+    seam, seam_index = np.zeros(0, np.uint64), np.zeros(0, np.int64)  # the vertices on the lower plane
+    for z, layer in enumerate(map(np.stack, pairwise(_framed(planes))), -1):
+        if not layer.max() > 0.5:
+            continue
+        corners, triangles, _, _ = marching_cubes(layer, 0.5)
+        place = np.ascontiguousarray(corners[:, 1:]).view(np.uint64)[:, 0]  # both float32 coordinates as one number
+        on_lower, on_upper = corners[:, 0] == 0, corners[:, 0] == 1
+        index = n_vertices - 1 + np.cumsum(~on_lower)
+        index[on_lower] = seam_index[np.searchsorted(seam, place[on_lower])]
+        order = np.argsort(place[on_upper])
+        seam, seam_index = place[on_upper][order], index[on_upper][order]
+        vertices.append(corners[~on_lower] + np.array([z, -1.0, -1.0]))
+        faces.append(index[triangles])
+        n_vertices += len(vertices[-1])
+    return np.concatenate(vertices), np.concatenate(faces)
+
+
+def _framed(planes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Planes with a border of zeros, and one of zeros before and after them.
+
+    Values near 1/2 are moved off it, less than a fit is exact to: no vertex then lies on a sample, where it would
+    coincide with others and could not be told from them.
+    """
+    framed = (np.pad(plane, 1) for plane in planes)
+    first = next(framed)
+    outside = np.zeros_like(first)
+    for plane in chain([outside, first], framed, [outside]):
+        yield np.where(plane > 0.5, np.maximum(plane, 0.5 + _OFF), np.fmin(plane, 0.5 - _OFF))
 
 
 def sample_surface(mesh: trimesh.Trimesh, n_points: int) -> tuple[np.ndarray, np.ndarray]:
