@@ -5,6 +5,7 @@ import time
 _START = time.perf_counter()
 
 import dataclasses
+import gc
 import json
 import logging
 import math
@@ -57,7 +58,7 @@ from utils.memory import Plan, available_memory, peak_memory, plan_memory, used_
 from utils.metrics import Metric, iou, psnr
 from utils.pyramid import level_size
 from utils.ranks import Ranks
-from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, map_raster, new_raster, row_ranges, whole
+from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, map_raster, new_raster, row_ranges, rows_at_once, whole
 from utils.stop import StopSignals
 
 # A visit is some ten seconds of work at most, and on a CPU few enough blocks to stay in its cache: so many steps,
@@ -110,6 +111,8 @@ def main(lifeline: Lifeline) -> None:
         if options.dry_run:
             sys.exit(0 if fits else 1)
 
+    if options.log_image and ranks.is_first and (ranks.size > 1 or max(plan.blocks) > plan.max_blocks):
+        print("note: --log_image shows the levels that one process trains at once", file=sys.stderr)
     metric = psnr if options.task == "image" else iou
     ckpts.mkdir(parents=True, exist_ok=True)
     with lock(ckpts) if ranks.is_first else nullcontext(), StopSignals(ranks) as stop:
@@ -328,6 +331,7 @@ def fit_part(
         images = LevelImages(index, level, mine, target.base, options.b_chunks)
     if ranks.max(not module.is_done):
         train(job, index, target, module, mine, rows, n_before, images)
+        gc.collect()  # a trainer, its data and what it has trained refer to each other in circles
     pieces = ranks.gather(
         {
             "network": {name: tensor.cpu() for name, tensor in module.network.state_dict().items()},
@@ -401,7 +405,7 @@ def train(
 
 
 def join_networks(parts: list[dict[str, Any]], shape: dict[str, Any], folder: Path) -> BlockMLP:
-    """The networks of a level from those of its parts; of several, in files of a folder, as memory may not hold them."""
+    """The networks of a level from those of its parts: of several, in files of a folder, since memory may be short."""
     network = BlockMLP(0, **shape)
     if len(parts) == 1:
         tensors = parts[0]["network"]
@@ -455,7 +459,9 @@ def finish(job: Job, signal: Raster, report: dict[str, Any]) -> None:
     totals = torch.zeros(2, dtype=torch.float64)
     if start < stop:
         crop = ((start, stop), *whole(signal.size[1:]))
-        for window, values in model.decode_windows(0, crop, b_chunks=options.b_chunks):
+        rows = rows_at_once(signal.n_channels, signal.size, patch)
+        most = rows * signal.n_channels * prod(signal.size[1:])
+        for window, values in model.decode_windows(0, crop, b_chunks=options.b_chunks, most=most):
             totals += metric.totals(values.cpu(), signal.read(window))
     quality = metric.value(*sum(job.ranks.exchange(totals)).tolist())
     n_blocks = sum(level["active_blocks"] for level in report["levels"])

@@ -50,23 +50,22 @@ class LevelTarget:
             metric: that `base_sums` is of
             loss_thr: in squared units of the signal; at the coarsest level every block gets a network
         """
-        mean_square, largest, sums = [], [], []
+        per_layer = prod(self.grid[1:])
+        first, n_blocks = layers.start * per_layer, len(layers) * per_layer
+        # in place: small results between large intermediate ones would keep these from going back to the system
+        mean_square, amplitude, base_sums = torch.empty(n_blocks), torch.empty(n_blocks), torch.empty(n_blocks, 2)
         for blocks, signal, base in self._layers(layers):
             for some in torch.arange(len(blocks)).split(_BLOCKS_AT_ONCE):
-                true = true_points(self.signal.size, self.patch_size, some + blocks[0])
                 base_blocks = gather_blocks(base, self.patch_size, some)
                 signal_blocks = as_values(gather_blocks(signal, self.patch_size, some), self.signal.unit)
                 difference = (signal_blocks - base_blocks).flatten(1)
-                mean_square.append(difference.square().mean(1))
-                largest.append(difference.abs().amax(1))
-                sums.append(metric.sums(base_blocks, signal_blocks, true))
+                rows = slice(blocks[some[0]] - first, blocks[some[-1]] - first + 1)
+                mean_square[rows] = difference.square().mean(1)
+                amplitude[rows] = difference.abs().amax(1)
+                true = true_points(self.signal.size, self.patch_size, some + blocks[0])
+                base_sums[rows] = metric.sums(base_blocks, signal_blocks, true)
         threshold = -1 if self.coarse is None else loss_thr
-        empty = torch.zeros(0)
-        return Survey(
-            ~(torch.cat([empty, *mean_square]) <= threshold),  # what is not a number is not fitted
-            torch.cat([empty, *largest]),
-            torch.cat([empty.view(0, 2), *sums]),
-        )
+        return Survey(~(mean_square <= threshold), amplitude, base_sums)  # what is not a number is not fitted
 
     def gather(self, blocks: Tensor) -> "BlockTarget":
         """The target of some blocks, copied.

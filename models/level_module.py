@@ -45,7 +45,8 @@ class LevelModule(LightningModule):
     check.
 
     Logged by the first process, over the epochs of the level: train/lr; train/loss, the mean square error of the blocks
-    that train; val/psnr in dB or val/iou, of the level's reconstruction; val/n_training_blocks.
+    that train; val/psnr in dB or val/iou, of the level's reconstruction; val/n_training_blocks; and of several
+    processes val/spread_of_blocks, by how many the one with the most has more than the one with the least.
 
     Inputs
         network: of the blocks, initialised
@@ -217,7 +218,11 @@ class LevelModule(LightningModule):
         self.n_training = int(n_training)
         quality = self.metric.value(*(self.other_sums + torch.tensor(sums)).tolist())
         self.progress |= {self.metric.name: f"{quality:.5g}", "blocks": str(self.n_training)}
-        return {f"val/{self.metric.name}": quality, "val/n_training_blocks": self.n_training}
+        values = {f"val/{self.metric.name}": quality, "val/n_training_blocks": self.n_training}
+        if self.ranks.size > 1:
+            most, least = self.ranks.max(self.twin.n_blocks), -self.ranks.max(-self.twin.n_blocks)
+            values["val/spread_of_blocks"] = most - least
+        return values
 
     def _log_at(self, epoch: int, values: dict[str, float]) -> None:
         if self.logger is not None:

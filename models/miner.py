@@ -24,8 +24,8 @@ from utils.frame import Frame
 from utils.pyramid import level_size, source_window, upsample, upsample_whole
 from utils.raster import Window, computed, whole
 
-WINDOW_VALUES = 2**24
-"""Values of a window of `decode_windows`, at most: 64 MiB as float32, some three of which are held at a time."""
+WINDOW_VALUES = 2**23
+"""Values of a window of `decode_windows`, at most: 32 MiB as float32, some three of which are held at a time."""
 
 _MOST_SCALES = 64
 

@@ -12,7 +12,7 @@ from utils.raster import COMPUTED, raster_bytes, rows_at_once
 
 _MARGIN = 2**27  # what Lightning, TensorBoard and a visit take besides
 _COPIES_OF_WINDOW = 10  # while some rows of a level are upsampled, cut into blocks, judged
-_MOST_BLOCKS = 2**14  # trained at once on a CPU: more would only take memory
+_MOST_POINTS = 2**24  # of the blocks that are trained at once on a CPU: more would only take memory
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -117,7 +117,7 @@ def plan_memory(
     of_block = 8 * n_channels * prod(patch_size) + 8 * 4 * max(per_block)
     history = 8 * 4 * activations
     if max_blocks is None and device_budget is None:
-        max_blocks = min(_MOST_BLOCKS, budget // (2 * of_block))
+        max_blocks = min(_MOST_POINTS // prod(patch_size), budget // (2 * of_block))
     elif max_blocks is None:
         max_blocks = (device_budget - history) // of_block
     max_blocks = max(1, max_blocks)

@@ -4,6 +4,7 @@ Values that are computed are kept in steps of 2^-15. The rounding, at most half 
 that of any fit. The means of occupancy at the levels 1 to 5 are exact.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -72,8 +73,10 @@ def new_raster(n_channels: int, size: tuple[int, ...], dtype: torch.dtype, unit:
 
 
 def map_raster(path: Path, unit: int) -> Raster:
-    """A raster in a .npy file, to read (what is written to it is lost)."""
-    return Raster(torch.from_numpy(np.load(path, mmap_mode="c")), unit)
+    """A raster in a .npy file, to read only."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch knows no tensors that must not be written to
+        return Raster(torch.from_numpy(np.load(path, mmap_mode="r")), unit)
 
 
 def raster_bytes(n_channels: int, size: tuple[int, ...], dtype: torch.dtype) -> int:

@@ -1,0 +1,86 @@
+"""A picture that memory does not hold is read, fitted and written by windows."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import ROOT
+
+from utils.memory import plan_memory
+
+SIZE = (8192, 12288)
+LIMIT = 1000 * 2**20  # of what a process may write to: the imports take some 500 MiB of it
+
+
+def tiles():
+    """A grey disc of some thousand pixels on a slope; most of it needs no network at the fine levels."""
+    for top in range(0, SIZE[0], 512):
+        for left in range(0, SIZE[1], 512):
+            y, x = np.mgrid[top : top + 512, left : left + 512]
+            slope = 60 + 100 * (y + x) / sum(SIZE)
+            disc = 40 * (np.hypot(y - 5000, x - 6000) < 700)
+            yield np.stack([slope, slope + disc, slope - disc], axis=2).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("large") / "large.tif"
+    tifffile.imwrite(
+        path, tiles(), shape=(*SIZE, 3), dtype=np.uint8, tile=(512, 512), photometric="rgb", compression="zlib"
+    )
+    return path
+
+
+def limited(program: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, ROOT / program, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT)),
+    )
+
+
+FIT = [
+    *("--n_scales", 6, "--patch_size", 64, "--use_pe", "--n_layers", 3, "--num_epochs", 4),
+    *("--val_freq", 2, "--loss_thr", 1e-3, "--accelerator", "cpu"),
+]
+
+
+def test_a_picture_larger_than_memory_is_fitted_and_written(large, tmp_path):
+    whole = limited("train.py", "--path", large, *FIT, "--max_memory", 100, cwd=tmp_path)
+    assert whole.returncode == 1, "the limit must be one that the levels in memory break"
+    assert "out of memory" in whole.stderr
+    fitted = limited("train.py", "--path", large, *FIT, "--max_memory", 0.2, "--overwrite", cwd=tmp_path)
+    assert fitted.returncode == 0, fitted.stderr
+    written = limited("reconstruct.py", "ckpts/exp", "--out", "back.tif", "--original", large, cwd=tmp_path)
+    assert written.returncode == 0, written.stderr
+    report = json.loads((tmp_path / "ckpts/exp/metrics.json").read_text())
+    assert written.stdout.splitlines()[0] == f"PSNR : {report['psnr']:.4f} dB"
+    with tifffile.TiffFile(tmp_path / "back.tif") as file:
+        assert file.pages[0].shape == (*SIZE, 3)
+    [levels] = tmp_path.glob("ckpts/.levels/*/levels.json")
+    before = levels.stat().st_mtime_ns
+    again = limited("train.py", "--path", large, *FIT, "--max_memory", 0.2, "--exp_name", "b", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert levels.stat().st_mtime_ns == before, "the levels are made once"
+
+
+def test_parts_and_mapping_follow_the_budget():
+    sizes, per_block = [(4096, 4096), (2048, 2048)], [826, 826]
+    common = dict(signal_bytes=3 * 4096**2 * 3 // 2, activations=0, device_budget=None, max_blocks=None)
+    large = plan_memory(sizes, 3, (32, 32), per_block, budget=2**34, **common)
+    small = plan_memory(sizes, 3, (32, 32), per_block, budget=2**28, **common)
+    assert not large.is_mapped
+    assert small.is_mapped
+    assert large.blocks == [16384, 4096]
+    assert small.max_blocks < large.max_blocks == 16384, "no more points than 16 million at once"
+    assert small.host < large.host
+    on_device = plan_memory(sizes, 3, (32, 32), per_block, budget=2**34, **common | {"device_budget": 2**28})
+    assert 0 < on_device.device < 2**29
+    assert on_device.max_blocks < 16384
