@@ -42,6 +42,7 @@ class Lifeline:
     def __init__(self):
         self.ranks = Ranks()
         self.device: torch.device | None = None  # of this process, where there are several
+        self.n_local = 1  # processes on this machine
         self.links: dict[int, socket.socket] = {}  # by rank
         self.children: list = []
         self.again = resuming_command()
@@ -66,7 +67,7 @@ class Lifeline:
             os.environ[_PARENT] = str(os.getpid())
             _in_background(self._watch_start, launcher)
         fabric.launch()
-        self.device = fabric.device
+        self.device, self.n_local = fabric.device, devices
         # patient: others may wait for the first for hours, and the links tell who died
         group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
         self.ranks = Ranks(fabric.global_rank, devices * n_nodes, group)

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from datasets.datamodule import LevelDataModule
 from datasets.sources import Source, open_occupancy, open_picture
-from datasets.store import map_levels, read_levels, store_bytes
+from datasets.store import map_levels, read_levels, store_bytes, write_levels
 from datasets.targets import LevelTarget, Survey
 from launch import Lifeline
 from models.block_mlp import BlockMLP, init_blocks_
@@ -104,23 +104,26 @@ def main(lifeline: Lifeline) -> None:
     ranks = Ranks() if options.dry_run else lifeline.launch(options.accelerator, options.devices)
     device = lifeline.device or torch.device(device_of(options.accelerator))
     backend = chosen_backend(source.n_channels, device, options)
-    plan = make_plan(source, backend, device, options)
+    n_local = options.devices if options.dry_run else lifeline.n_local
+    plan = ranks.share(make_plan(source, backend, device, n_local, options))
     if ranks.is_first:
         announce(backend, device, ranks)
-        fits = print_plan(plan, source, options)
+        fits = print_plan(plan, source, n_local, options)
         if options.dry_run:
             sys.exit(0 if fits else 1)
+        print_notes(plan, source, ranks, options)
 
-    if options.log_image and ranks.is_first and (ranks.size > 1 or max(plan.blocks) > plan.max_blocks):
-        print("note: --log_image shows the levels that one process trains at once", file=sys.stderr)
     metric = psnr if options.task == "image" else iou
     ckpts.mkdir(parents=True, exist_ok=True)
     with lock(ckpts) if ranks.is_first else nullcontext(), StopSignals(ranks) as stop:
         check_folder(ckpts, options)
-        if plan.is_mapped:
-            store = map_levels(source, Path(options.path), options.n_scales, _PYRAMIDS)
-        else:
+        if not plan.is_mapped:
             store = read_levels(source, options.n_scales)
+        else:
+            if ranks.is_first:
+                write_levels(source, options.n_scales, _PYRAMIDS)
+            ranks.share()  # the files are there
+            store = map_levels(source, options.n_scales, _PYRAMIDS)
         run = Run(ckpts, options, source.size, source.n_channels, describe(source) | {"crc32": store.crc32}, ranks)
         del source  # which may hold a whole picture
         if run.is_finished:
@@ -141,10 +144,15 @@ def open_signal(options: Namespace) -> Source:
     size = per_axis(options.input_size, n_dims(options)) if options.input_size else None
     source = (open_picture if options.task == "image" else open_occupancy)(options.path, size)
     check_size(options, source.size)
-    if size is not None and any(wanted > given for wanted, given in zip(size, source.file_size, strict=True)):
-        given = size_text(source.file_size)
-        print(f"note: {options.path} is {given} and is enlarged to {size_text(size)}", file=sys.stderr)
     return source
+
+
+def print_notes(plan: Plan, source: Source, ranks: Ranks, options: Namespace) -> None:
+    if any(wanted > given for wanted, given in zip(source.size, source.file_size, strict=True)):
+        given = size_text(source.file_size)
+        print(f"note: {options.path} is {given} and is enlarged to {size_text(source.size)}", file=sys.stderr)
+    if options.log_image and (ranks.size > 1 or max(plan.blocks) > plan.max_blocks):
+        print("note: --log_image shows the levels that one process trains at once", file=sys.stderr)
 
 
 def describe(source: Source) -> dict[str, Any]:
@@ -154,7 +162,8 @@ def describe(source: Source) -> dict[str, Any]:
     return {"bits": source.bits}
 
 
-def make_plan(source: Source, backend: ModuleType, device: torch.device, options: Namespace) -> Plan:
+def make_plan(source: Source, backend: ModuleType, device: torch.device, n_local: int, options: Namespace) -> Plan:
+    """How the run is laid out, for each of the processes on this machine."""
     shapes = [network_shape(source.n_channels, level, options) for level in range(options.n_scales)]
     networks = [BlockMLP(1, **shape) for shape in shapes]
     free = available_memory() or 2**63
@@ -165,13 +174,13 @@ def make_plan(source: Source, backend: ModuleType, device: torch.device, options
         [network.n_parameters for network in networks],
         signal_bytes=store_bytes(source, options.n_scales),
         activations=points_at_once(device) * max(map(activation_width, networks)) if backend is reference else 0,
-        budget=int(options.max_memory * 2**30 if options.max_memory else 0.8 * free / options.devices),
+        budget=int(options.max_memory * 2**30 if options.max_memory else 0.8 * free / n_local),
         device_budget=int(0.8 * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None,
         max_blocks=options.max_blocks,
     )
 
 
-def print_plan(plan: Plan, source: Source, options: Namespace) -> bool:
+def print_plan(plan: Plan, source: Source, n_local: int, options: Namespace) -> bool:
     """Say what the run takes at most, a dry run for each level; returns whether this machine has the memory."""
     if options.dry_run:
         for level in reversed(range(options.n_scales)):
@@ -180,10 +189,10 @@ def print_plan(plan: Plan, source: Source, options: Namespace) -> bool:
                 f"level {level}: {size}, {plan.blocks[level]:,} blocks, {plan.parameters[level]:,} parameters at most"
             )
     free = available_memory()
-    fits = free is None or options.devices * (plan.host - used_memory()) <= free
+    fits = free is None or n_local * (plan.host - used_memory()) <= free
     if plan.device and torch.cuda.is_available():
         fits &= plan.device <= torch.cuda.mem_get_info()[0]
-    amounts = [f"{options.devices * plan.host / 2**20:,.0f} MiB of memory"]
+    amounts = [f"{n_local * plan.host / 2**20:,.0f} MiB of memory"]
     if plan.device:
         amounts.append(f"{plan.device / 2**20:,.0f} MiB on each device")
     if plan.files:

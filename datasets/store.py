@@ -46,36 +46,37 @@ def read_levels(source: Source, n_scales: int) -> Store:
     return _fill(source, n_scales, None)
 
 
-def map_levels(source: Source, origin: Path, n_scales: int, folder: Path) -> Store:
-    """The levels in files of a folder: those of an earlier call where its signal's file has not changed since.
+def write_levels(source: Source, n_scales: int, folder: Path) -> None:
+    """Write the levels to files of a folder, unless those of an earlier call are there and the signal's file has not
+    changed since.
 
     Inputs
-        origin: the signal's file, by which the levels are known again
         folder: where the levels of all signals are kept; anybody may delete what is in it
     Errors
         InputError where the disk has no room
     """
-    place = folder / _key(source, origin, n_scales)
+    place = folder / _key(source, n_scales)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(place.with_suffix(".lock")):
-        if not (place / _HEADER).exists():
-            _fill_files(source, origin, n_scales, place)
-    header = json.loads((place / _HEADER).read_text())
-    levels = [map_raster(_path(place, level), unit) for level, unit in enumerate(header["units"])]
-    return Store(levels, header["crc32"])
+        if (place / _HEADER).exists():
+            return
+        missing, free = store_bytes(source, n_scales), shutil.disk_usage(folder).free
+        if missing > free:
+            raise InputError(
+                f"{folder} has {free / 2**30:.1f} GiB free, and the levels of {source.path} take "
+                f"{missing / 2**30:.1f} GiB: a larger --max_memory keeps them in memory, a smaller --input_size works"
+            )
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        store = _fill(source, n_scales, place)
+        write_aside(place / _HEADER, json.dumps({"crc32": store.crc32}).encode())
 
 
-def _fill_files(source: Source, origin: Path, n_scales: int, place: Path) -> None:
-    missing, free = store_bytes(source, n_scales), shutil.disk_usage(place.parent).free
-    if missing > free:
-        raise InputError(
-            f"{place.parent} has {free / 2**30:.1f} GiB free, the levels of {origin} take {missing / 2**30:.1f} GiB: "
-            "a larger --max_memory keeps them in memory, a smaller --input_size works"
-        )
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    store = _fill(source, n_scales, place)
-    write_aside(place / _HEADER, json.dumps({"crc32": store.crc32, "units": _units(source, n_scales)}).encode())
+def map_levels(source: Source, n_scales: int, folder: Path) -> Store:
+    """What `write_levels` has written, to read."""
+    place = folder / _key(source, n_scales)
+    levels = [map_raster(_path(place, level), unit) for level, unit in enumerate(_units(source, n_scales))]
+    return Store(levels, json.loads((place / _HEADER).read_text())["crc32"])
 
 
 def _fill(source: Source, n_scales: int, place: Path | None) -> Store:
@@ -116,8 +117,9 @@ def _path(place: Path, level: int) -> Path:
     return place / f"l{level}.npy"
 
 
-def _key(source: Source, origin: Path, n_scales: int) -> str:
+def _key(source: Source, n_scales: int) -> str:
     """Of a file as it is now, read at a size."""
+    origin = source.path
     files = sorted(origin.rglob("*")) if origin.is_dir() else [origin]
     stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [os.stat(file)]]
     known_by = [_FORMAT, str(origin.resolve()), stamps, source.size, n_scales]
