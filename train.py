@@ -96,6 +96,7 @@ class Job:
 
 
 def main(lifeline: Lifeline) -> None:
+    gc.freeze()  # what the imports have left need not be searched again and again
     options = parse_options(sys.argv[1:])
     ckpts = Path("ckpts") / options.exp_name
     if not options.dry_run:

@@ -17,7 +17,7 @@ from pathlib import Path
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 _OPTIONS = [
     *("--input_size", "2048", "2048", "--n_scales", "4", "--use_pe", "--n_layers", "3"),
-    *("--num_epochs", "20", "20", "20", "40", "--val_freq", "20"),
+    *("--num_epochs", "50", "50", "50", "150"),
 ]
 _REPEATS = 3
 
