@@ -77,6 +77,7 @@ class Run:
                 state_path(ckpts).unlink(missing_ok=True)
             for path in set(part_paths(ckpts)) - set(self.parts):
                 path.unlink()
+            remove_leftovers(ckpts)
             if not self.is_begun:
                 shutil.rmtree(Path("logs") / options.exp_name, ignore_errors=True)
 
@@ -153,6 +154,15 @@ def different_options(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
     theirs, options = other["options"], mine["options"]
     names = [f"--{name}" for name in options if options[name] != theirs.get(name)]
     return names or ["signal (its file holds something else)"]
+
+
+def remove_leftovers(ckpts: Path) -> None:
+    """What a process that was killed has left half done: all that is hidden but the lock."""
+    for path in ckpts.glob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != ".lock":
+            path.unlink()
 
 
 def remove_run(ckpts: Path) -> None:

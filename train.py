@@ -31,7 +31,7 @@ from torch import Tensor
 
 from datasets.datamodule import LevelDataModule
 from datasets.sources import Source, open_occupancy, open_picture
-from datasets.store import map_levels, read_levels, store_bytes, write_levels
+from datasets.store import map_levels, read_levels, store_bytes, value_bytes, write_levels
 from datasets.targets import LevelTarget, Survey
 from launch import Lifeline
 from models.block_mlp import BlockMLP, init_blocks_
@@ -174,6 +174,7 @@ def make_plan(source: Source, backend: ModuleType, device: torch.device, n_local
         per_axis(options.patch_size, n_dims(options)),
         [network.n_parameters for network in networks],
         signal_bytes=store_bytes(source, options.n_scales),
+        value_bytes=value_bytes(source),
         activations=points_at_once(device) * max(map(activation_width, networks)) if backend is reference else 0,
         budget=int(options.max_memory * 2**30 if options.max_memory else 0.8 * free / n_local),
         device_budget=int(0.8 * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None,
@@ -231,7 +232,7 @@ def fit_level(job: Job, index: int, target: LevelTarget) -> None:
     survey = survey_level(job, target)
     active = survey.active.nonzero().squeeze(1)
     sums = survey.base_sums.double()
-    parts = [load_part(path) for path in run.parts]
+    parts, run.parts = [load_part(path) for path in run.parts], []
     for part in parts:
         sums[active[slice(*part["rows"])]] = part["sums"].double()
     first = parts[-1]["rows"][1] if parts else 0

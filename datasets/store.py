@@ -41,6 +41,11 @@ def store_bytes(source: Source, n_scales: int) -> int:
     return finer + sum(raster_bytes(source.n_channels, size, COMPUTED) for size in coarser)
 
 
+def value_bytes(source: Source) -> int:
+    """That a value of the finest level takes."""
+    return _type(source).itemsize
+
+
 def read_levels(source: Source, n_scales: int) -> Store:
     """The levels in memory."""
     return _fill(source, n_scales, None)

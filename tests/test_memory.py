@@ -73,7 +73,7 @@ def test_a_picture_larger_than_memory_is_fitted_and_written(large, tmp_path):
 
 def test_parts_and_mapping_follow_the_budget():
     sizes, per_block = [(4096, 4096), (2048, 2048)], [826, 826]
-    common = dict(signal_bytes=3 * 4096**2 * 3 // 2, activations=0, device_budget=None, max_blocks=None)
+    common = dict(signal_bytes=3 * 4096**2 * 3 // 2, value_bytes=1, activations=0, device_budget=None, max_blocks=None)
     large = plan_memory(sizes, 3, (32, 32), per_block, budget=2**34, **common)
     small = plan_memory(sizes, 3, (32, 32), per_block, budget=2**28, **common)
     assert not large.is_mapped

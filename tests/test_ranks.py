@@ -69,6 +69,22 @@ def test_processes_and_parts_leave_the_files_of_one_process_with_all_blocks(alon
     assert bool(levels) == ("--max_memory" in arguments)
 
 
+def test_tasks_of_slurm_find_each_other(alone, tmp_path, monkeypatch):
+    job = {"JOB_ID": "77123", "JOB_NAME": "fit", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1", "NODEID": "0"}
+    for name, value in (job | {"NODELIST": "localhost", "JOB_NODELIST": "localhost"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    tasks = []
+    for task in "01":
+        monkeypatch.setenv("SLURM_PROCID", task)
+        monkeypatch.setenv("SLURM_LOCALID", task)
+        tasks.append(start(tmp_path))
+    outputs = [task.communicate(timeout=120)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0]
+    assert "2 processes" in outputs[0]
+    assert outputs[1] == ""
+    assert files(tmp_path) == alone
+
+
 def wait_for(path: Path) -> None:
     for _ in range(600):
         if path.exists():
@@ -118,6 +134,24 @@ def test_a_run_that_was_killed_over_three_processes_goes_on_over_two_and_one(tmp
         process.communicate()
     fit(broken, *arguments, "--resume", "--devices", 2)
     assert files(broken) == files(tmp_path / "whole")
+
+
+def test_a_run_that_was_killed_between_the_parts_of_a_level_goes_on(tmp_path):
+    arguments = ["--num_epochs", 60, 900, 60, "--val_freq", 300, "--max_blocks", 3]
+    fit(tmp_path / "whole", *arguments)
+    broken = tmp_path / "broken"
+    process = start(broken, *arguments)
+    folder = broken / "ckpts/small"
+    while not (folder / "l2.ckpt").exists() or not list(folder.glob("part*6.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (folder / "l1.ckpt").exists()
+    (folder / ".l0.ckpt.part").write_bytes(b"half a file")
+    fit(broken, *arguments, "--resume", "--max_blocks", 5)
+    assert files(broken) == files(tmp_path / "whole")
+    assert sorted(path.name for path in folder.glob(".*")) == [".lock"]
 
 
 def test_a_stop_of_one_process_stops_all_and_saves(tmp_path):

@@ -92,6 +92,7 @@ def plan_memory(
     per_block: list[int],
     *,
     signal_bytes: int,
+    value_bytes: int,
     activations: int,
     budget: int,
     device_budget: int | None,
@@ -102,7 +103,7 @@ def plan_memory(
     Inputs
         sizes: (h, w) or (d, h, w) of each level, the finest first
         per_block: parameters of a block, of each level
-        signal_bytes: of all levels of the signal
+        signal_bytes, value_bytes: of all levels of the signal, and of a value at its finest
         activations: values that autograd keeps the history of
         budget: bytes of memory to stay in, where that is possible
         device_budget: likewise of the device that trains; None for the CPU
@@ -113,8 +114,9 @@ def plan_memory(
     levels = signal_bytes + (raster_bytes(n_channels, sizes[1], COMPUTED) * 5 // 4 if sizes[1:] else 0)
     is_mapped = levels > budget / 8
 
-    # signal and base; network, twin and two moments, once more while they are saved or shrink
-    of_block = 8 * n_channels * prod(patch_size) + 8 * 4 * max(per_block)
+    # signal and base; network, twin and two moments, these three once more while they shrink
+    kept = value_bytes if device_budget is None else 4
+    of_block = (kept + 4) * n_channels * prod(patch_size) + 7 * 4 * max(per_block)
     history = 8 * 4 * activations
     if max_blocks is None and device_budget is None:
         max_blocks = min(_MOST_POINTS // prod(patch_size), budget // (2 * of_block))
