@@ -19,7 +19,7 @@ _PIECE = 2048  # pixels along each side
 
 def pieces(paths: list[str]) -> Iterator[np.ndarray]:
     """(3, h, w) uint8 for ever, h and w at most _PIECE: places of the pictures in turn, each mirrored another way."""
-    pictures = [(read_picture(path).values * 255).byte().expand(3, -1, -1).numpy() for path in paths]
+    pictures = [(read_picture(path).values * 255).round().byte().expand(3, -1, -1).numpy() for path in paths]
     generator = np.random.default_rng(0)
     for number in count():
         picture = pictures[number % len(pictures)]

@@ -79,14 +79,6 @@ def write_occupancy(path: Path, packed: np.ndarray, width: int, frame: Frame, or
 
 
 def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -> Volume:
-    """Read an occupancy grid.
-
-    Inputs
-        path: a file of `write_occupancy`; a .npy of bools or of bytes 0 and 1, axes [z, y, x]; or the flat packed bits
-            of a grid with axes [y, x, z]
-        size: (d, h, w); needed for flat bits, which do not tell it; the others must agree with it
-    Errors
-        InputError for a file that is missing, is none of these, or is of another size
-    """
+    """An occupancy grid as `datasets.sources.open_occupancy` opens it, whole; errors are its own."""
     source = open_occupancy(path, size)
     return Volume(torch.from_numpy(source.read(0, source.size[0])), source.frame)

@@ -122,16 +122,21 @@ def test_a_process_that_dies_ends_all_with_one_line_and_another_number_goes_on(a
 
 
 def test_a_run_that_was_killed_over_three_processes_goes_on_over_two_and_one(tmp_path):
-    arguments = ["--num_epochs", 60, 60, 1500, "--val_freq", 300, "--save_every", 0, "--max_blocks", 9]
+    arguments = ["--num_epochs", 60, 60, 3000, "--val_freq", 300, "--save_every", 0, "--max_blocks", 9]
     fit(tmp_path / "whole", *arguments)
     broken = tmp_path / "broken"
     generator = random.Random(0)
+    kills = 0
     for devices in (3, 2, 3, 1):
         process = start(broken, *arguments, "--resume", "--devices", devices)
-        wait_for(state_path(broken / "ckpts/small"))
-        time.sleep(generator.uniform(0.2, 1))
-        os.killpg(process.pid, signal.SIGKILL)
+        while process.poll() is None and not state_path(broken / "ckpts/small").exists():
+            time.sleep(0.02)
+        time.sleep(generator.uniform(0.1, 0.6))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
         process.communicate()
+    assert kills >= 2, "the run must be longer than what comes before its end"
     fit(broken, *arguments, "--resume", "--devices", 2)
     assert files(broken) == files(tmp_path / "whole")
 
