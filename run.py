@@ -25,7 +25,8 @@ from utils.checkpoint import (
 from utils.errors import InputError
 from utils.ranks import Ranks
 
-OUTCOME = ("epochs", "diverged")
+JOINING = ".joining-"
+"""How names of folders begin in which the parts of a level are put together."""
 
 
 def check_folder(ckpts: Path, options: Namespace) -> None:
@@ -43,7 +44,7 @@ class Run:
     """What a run is, and how much of it is in its folder already. All processes read it, the first alone writes.
 
     identity: what its files share: the signal, and the options that change the result
-    done: its levels that are complete, with the epochs they took and how many of their blocks diverged
+    done: its levels that are complete
     parts: files of the finished parts of the next level
     state: where it stands inside the part after these, or None
     """
@@ -66,7 +67,7 @@ class Run:
             "source": source,
             "options": identifying_options(options),
         }
-        self.done: dict[int, dict[str, int]] = {}
+        self.done: set[int] = set()
         self.parts: list[Path] = []
         self.state: dict[str, Any] | None = None
         if options.resume:
@@ -121,7 +122,7 @@ class Run:
                     f"--resume: level {level} of {self.ckpts} has {before} epochs, --num_epochs asks for {now}; "
                     "the same works, and at the finest level more"
                 )
-        self.done = {level: {name: record[name] for name in OUTCOME} for level, record in levels.items()}
+        self.done = set(levels)
         self.parts = [path for path, record in parts.items() if any(record is one for one in inside)]
         self.state = state if any(state is one for one in inside) else None
 
@@ -157,12 +158,12 @@ def different_options(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def remove_leftovers(ckpts: Path) -> None:
-    """What a process that was killed has left half done: all that is hidden but the lock."""
-    for path in ckpts.glob(".*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != ".lock":
+    """What a process that was killed has left half done."""
+    for pattern in (".*.part", ".l*.npy"):
+        for path in ckpts.glob(pattern):
             path.unlink()
+    for folder in ckpts.glob(f"{JOINING}*"):
+        shutil.rmtree(folder)
 
 
 def remove_run(ckpts: Path) -> None:

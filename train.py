@@ -50,7 +50,7 @@ from models.miner import MINER, Level, refine
 from models.ops import choose_backend, reference
 from models.ops.reference import blocks_at_once, points_at_once
 from opt import check_size, device_of, epochs_of_level, parse_options, per_axis, recorded_options
-from run import Run, check_folder
+from run import JOINING, Run, check_folder
 from utils.blocks import block_coords
 from utils.checkpoint import level_path, load_level, load_part, lock, part_path, state_path, write_aside
 from utils.errors import InputError, Interrupted, run_command, size_text
@@ -76,8 +76,7 @@ class Job:
     metric: by which the fit is judged
     backend, device: that train
     ranks: the processes that do
-    is_mapped: levels lie in files, not in memory
-    max_blocks: trained at once by a process
+    plan: how levels are kept, and how many blocks a process trains at once
     """
 
     options: Namespace
@@ -87,8 +86,7 @@ class Job:
     ranks: Ranks
     stop: StopSignals
     run: Run
-    is_mapped: bool
-    max_blocks: int
+    plan: Plan
 
     @property
     def n_freq(self) -> int | None:
@@ -133,7 +131,7 @@ def main(lifeline: Lifeline) -> None:
                 print(f"{ckpts} is finished: {report['parameters']:,} parameters")
                 print(metric.line.format(math.inf if report[metric.name] is None else report[metric.name]))
             return
-        job = Job(options, metric, backend, device, ranks, stop, run, plan.is_mapped, plan.max_blocks)
+        job = Job(options, metric, backend, device, ranks, stop, run, plan)
         resumed = run.is_begun
         report = fit(job, store.levels)
         report["resumed"] = resumed  # the seconds are then those of the last part alone
@@ -237,7 +235,7 @@ def fit_level(job: Job, index: int, target: LevelTarget) -> None:
         sums[active[slice(*part["rows"])]] = part["sums"].double()
     first = parts[-1]["rows"][1] if parts else 0
     while first < len(active):
-        rows = range(first, min(first + job.max_blocks * ranks.size, len(active)))
+        rows = range(first, min(first + job.plan.max_blocks * ranks.size, len(active)))
         if run.state is not None:
             rows = rows_of_state(run, first, len(active))
         blocks = active[rows.start : rows.stop]
@@ -253,7 +251,7 @@ def fit_level(job: Job, index: int, target: LevelTarget) -> None:
         if first < len(active) and job.stop():
             raise Interrupted
     if ranks.is_first:
-        with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=".") as folder:
+        with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=JOINING) as folder:
             network = join_networks(parts, network_shape(target.signal.n_channels, index, job.options), Path(folder))
             level = Level(target.signal.size, target.patch_size, job.n_freq, target.residual, survey.active, network)
             outcome = {
@@ -275,9 +273,7 @@ def rows_of_state(run: Run, first: int, n_active: int) -> range:
 
 def survey_level(job: Job, target: LevelTarget) -> Survey:
     """Of all blocks; each process looks at its share of the layers."""
-    n_layers, rank, size = target.grid[0], job.ranks.rank, job.ranks.size
-    layers = range(rank * n_layers // size, (rank + 1) * n_layers // size)
-    mine = target.survey(job.metric, job.options.loss_thr, layers)
+    mine = target.survey(job.metric, job.options.loss_thr, job.ranks.share_of(target.grid[0]))
     surveys = job.ranks.exchange(mine)
     names = [field.name for field in dataclasses.fields(Survey)]
     return Survey(*(torch.cat([getattr(survey, name) for survey in surveys]) for name in names))
@@ -341,7 +337,7 @@ def fit_part(
         level = Level(size, target.patch_size, n_freq, target.residual, survey.active, network)
         images = LevelImages(index, level, mine, target.base, options.b_chunks)
     if ranks.max(not module.is_done):
-        train(job, index, target, module, mine, rows, n_before, images)
+        train(job, index, target, module, mine, rows, images)
         gc.collect()  # a trainer, its data and what it has trained refer to each other in circles
     pieces = ranks.gather(
         {
@@ -367,7 +363,6 @@ def train(
     module: LevelModule,
     blocks: Tensor,
     rows: range,
-    n_before: int,
     images: LevelImages | None,
 ) -> None:
     """Lightning's part of `fit_part`."""
@@ -380,9 +375,9 @@ def train(
     logger = False
     if ranks.is_first:
         callbacks.append(LevelProgressBar(index))
-        if module.n_epochs_done == 0 and n_before == 0:
-            shutil.rmtree(Path("logs") / options.exp_name / f"l{index}", ignore_errors=True)
         done = module.first_step + module.n_epochs_done
+        if done == 0:
+            shutil.rmtree(Path("logs") / options.exp_name / f"l{index}", ignore_errors=True)
         logger = TensorBoardLogger("logs", name=options.exp_name, version=f"l{index}", purge_step=done + 1)
         if images is not None:
             callbacks.append(images)
@@ -441,7 +436,7 @@ def join_rows(parts: list[Tensor], path: Path) -> Tensor:
 def reconstruct(job: Job, index: int, level: Level, target: LevelTarget) -> tuple[Raster, float]:
     """A level as it is decoded, which the next finer one builds on, and how good it is."""
     signal, totals = target.signal, torch.zeros(2, dtype=torch.float64)
-    path = job.run.ckpts / f".l{index}.npy" if job.is_mapped else None
+    path = job.run.ckpts / f".l{index}.npy" if job.plan.is_mapped else None
     if path is None or job.ranks.is_first:
         raster = new_raster(signal.n_channels, signal.size, COMPUTED, COMPUTED_UNIT, path)
         for rows in row_ranges(signal.n_channels, signal.size, level.patch_size[0]):
@@ -463,13 +458,11 @@ def finish(job: Job, signal: Raster, report: dict[str, Any]) -> None:
     """Judge the files of a run, loaded back, and say how it went."""
     options, ckpts, metric = job.options, job.run.ckpts, job.metric
     model = MINER.load(ckpts, job.device, options.backend)
-    # each process decodes its share of the rows of blocks
     height, patch = signal.size[0], model.patch_size[0]
-    n_rows, rank, size = -(-height // patch), job.ranks.rank, job.ranks.size
-    start, stop = (min(share * n_rows // size * patch, height) for share in (rank, rank + 1))
+    layers = job.ranks.share_of(-(-height // patch))  # of blocks, that this process decodes
     totals = torch.zeros(2, dtype=torch.float64)
-    if start < stop:
-        crop = ((start, stop), *whole(signal.size[1:]))
+    if layers:
+        crop = ((layers.start * patch, min(layers.stop * patch, height)), *whole(signal.size[1:]))
         rows = rows_at_once(signal.n_channels, signal.size, patch)
         most = rows * signal.n_channels * prod(signal.size[1:])
         for window, values in model.decode_windows(0, crop, b_chunks=options.b_chunks, most=most):

@@ -17,7 +17,7 @@ from datasets.sources import Source
 from utils.checkpoint import write_aside
 from utils.errors import InputError
 from utils.pyramid import downsample, level_size
-from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, map_raster, new_raster, raster_bytes, row_ranges
+from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, map_raster, new_raster, raster_bytes, row_ranges, whole
 
 _FORMAT = 1
 _HEADER = "levels.json"
@@ -102,10 +102,9 @@ def _fill(source: Source, n_scales: int, place: Path | None) -> Store:
             levels[0].numbers.numpy()[:, start:stop] = source.read(start, stop)
             bar.update(stop - start)
         for finer, coarser in pairwise(levels):
-            rest = tuple((0, length) for length in coarser.size[1:])
             for start, stop in row_ranges(2 * coarser.n_channels, coarser.size):
-                window = ((2 * start, min(2 * stop, finer.size[0])), *((0, length) for length in finer.size[1:]))
-                coarser.write(((start, stop), *rest), downsample(finer.read(window)))
+                window = ((2 * start, min(2 * stop, finer.size[0])), *whole(finer.size[1:]))
+                coarser.write(((start, stop), *whole(coarser.size[1:])), downsample(finer.read(window)))
                 bar.update(stop - start)
     return Store(levels, zlib.crc32(levels[0].numbers.numpy()))
 

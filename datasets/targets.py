@@ -14,7 +14,7 @@ from torch import Tensor
 from utils.blocks import gather_blocks, grid_shape, pad_to_blocks, runs, true_points
 from utils.metrics import Metric
 from utils.pyramid import upsample_window
-from utils.raster import Raster, Window, as_values, rows_at_once
+from utils.raster import Raster, Window, as_values, rows_at_once, whole
 
 _BLOCKS_AT_ONCE = 1024
 
@@ -89,15 +89,14 @@ class LevelTarget:
     def _layers(self, layers: range | list[int]) -> Iterator[tuple[range, Tensor, Tensor]]:
         """Some layers, a few at a time: their blocks, and the canvases (c, *size) of their signal, as it is kept, and
         base."""
-        patch, rest = self.patch_size[0], tuple((0, length) for length in self.signal.size[1:])
+        patch, rest = self.patch_size[0], whole(self.signal.size[1:])
         per_layer = prod(self.grid[1:])
         at_once = rows_at_once(self.signal.n_channels, self.signal.size, patch) // patch
         for first, last in runs(layers, at_once):
             window = ((first * patch, min(last * patch, self.signal.size[0])), *rest)
-            signal = self.signal.numbers[:, *(slice(*along) for along in window)]
             yield (
                 range(first * per_layer, last * per_layer),
-                pad_to_blocks(signal, self.patch_size),
+                pad_to_blocks(self.signal.part(window), self.patch_size),
                 pad_to_blocks(self.base(window), self.patch_size),
             )
 

@@ -276,10 +276,9 @@ class StateSaver(Callback):
         self.stop.listen()  # Lightning has its own way with SIGTERM, which ends without saving
 
     def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Any, _: int) -> None:
-        if (
-            not trainer.is_last_batch
-        ):  # validation follows, without which the period would not end when training goes on
-            self._save(module, time.monotonic() - self.saved_at > self.every)
+        if trainer.is_last_batch:
+            return  # validation follows, without which the period would not end when training goes on
+        self._save(module, time.monotonic() - self.saved_at > self.every)
 
     def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
         if module.n_training and module.n_epochs_done < module.n_epochs:  # else the level's checkpoint follows
@@ -301,24 +300,22 @@ def merge_states(states: list[dict[str, Any]]) -> dict[str, Any]:
     ..."""
     if len(states) == 1:
         return states[0]
-    order = torch.cat([state["training_blocks"] * len(states) + rank for rank, state in enumerate(states)]).argsort()
+    blocks = torch.cat([state["training_blocks"] * len(states) + rank for rank, state in enumerate(states)])
+    order = blocks.argsort()
 
     def training(values: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(values))[order]
-
-    def blocks(values: Sequence[Tensor]) -> Tensor:
-        return interleave(list(values))
+        return torch.cat(values)[order]
 
     return {
-        "network": {name: blocks([s["network"][name] for s in states]) for name in states[0]["network"]},
+        "network": {name: interleave([s["network"][name] for s in states]) for name in states[0]["network"]},
         "twin": {name: training([s["twin"][name] for s in states]) for name in states[0]["twin"]},
         "moments": [
             [training(moment) for moment in zip(*pairs, strict=True)]
             for pairs in zip(*(s["moments"] for s in states), strict=True)
         ],
-        "training_blocks": training([s["training_blocks"] * len(states) + r for r, s in enumerate(states)]),
+        "training_blocks": blocks[order],
         "epochs_done": training([s["epochs_done"] for s in states]),
-        "block_sums": blocks([s["block_sums"] for s in states]),
+        "block_sums": interleave([s["block_sums"] for s in states]),
         "n_epochs_done": states[0]["n_epochs_done"],
         "period_loss": sum(s["period_loss"] for s in states),
         "n_diverged": sum(s["n_diverged"] for s in states),

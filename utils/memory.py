@@ -125,8 +125,8 @@ def plan_memory(
     max_blocks = max(1, max_blocks)
     part = of_block * min(max_blocks, max(blocks))
 
-    rows = min(rows_at_once(n_channels, sizes[0], patch_size[0]), blocks[0] * prod(patch_size))
-    window = n_channels * prod(sizes[0][1:]) * min(rows, sizes[0][0] + patch_size[0])
+    rows = min(rows_at_once(n_channels, sizes[0], patch_size[0]), sizes[0][0] + patch_size[0])
+    window = n_channels * prod(sizes[0][1:]) * rows
     on_host = _COPIES_OF_WINDOW * 4 * window + (0 if is_mapped else levels) + part
     return Plan(
         blocks,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.blocks import pad_to_blocks
-from utils.raster import Window
+from utils.raster import Window, whole
 
 
 def level_size(size: tuple[int, ...], level: int) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ def _select(values: Tensor, axis: int, index: Tensor) -> Tensor:
 
 def upsample_whole(coarse: Tensor, size: tuple[int, ...]) -> Tensor:
     """A whole level (c, *coarse_size) brought to the size of the next finer one."""
-    return upsample(coarse, 2, tuple((0, length) for length in size), (0,) * len(size), tuple(coarse.shape[1:]))
+    return upsample(coarse, 2, whole(size), (0,) * len(size), tuple(coarse.shape[1:]))
 
 
 def upsample_window(read: Callable[[Window], Tensor], size: tuple[int, ...], factor: int, crop: Window) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 class Ranks:
     """One of `size` processes, number `rank`; alone unless a process group is given.
 
-    Each method is called by all of them, and waits for the others.
+    What says something is called by all of them, and waits for the others.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, group: dist.ProcessGroup | None = None):
@@ -21,6 +21,10 @@ class Ranks:
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    def share_of(self, n: int) -> range:
+        """Which of n things are this process's, as many for each as can be."""
+        return range(self.rank * n // self.size, (self.rank + 1) * n // self.size)
 
     def max(self, value: int) -> int:
         """The largest of their values."""

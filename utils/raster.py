@@ -39,13 +39,17 @@ class Raster:
     def n_channels(self) -> int:
         return len(self.numbers)
 
+    def part(self, window: Window) -> Tensor:
+        """(c, *[stop - start]) numbers, sharing their memory."""
+        return self.numbers[:, *(slice(*along) for along in window)]
+
     def read(self, window: Window) -> Tensor:
         """(c, *[stop - start]) float32 in [0, 1]"""
-        return as_values(self.numbers[:, *(slice(*along) for along in window)], self.unit)
+        return as_values(self.part(window), self.unit)
 
     def write(self, window: Window, values: Tensor) -> None:
         """Put values (c, *[stop - start]) in [0, 1] in a window, rounded."""
-        self.numbers[:, *(slice(*along) for along in window)] = as_numbers(values, self.unit).to(self.numbers.dtype)
+        self.part(window).copy_(as_numbers(values, self.unit))
 
 
 def as_values(numbers: Tensor, unit: int) -> Tensor:
