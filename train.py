@@ -58,7 +58,17 @@ from utils.memory import Plan, available_memory, peak_memory, plan_memory, used_
 from utils.metrics import Metric, iou, psnr
 from utils.pyramid import level_size
 from utils.ranks import Ranks
-from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, map_raster, new_raster, row_ranges, rows_at_once, whole
+from utils.raster import (
+    COMPUTED,
+    COMPUTED_UNIT,
+    Raster,
+    as_numbers,
+    map_raster,
+    new_raster,
+    row_ranges,
+    rows_at_once,
+    whole,
+)
 from utils.stop import StopSignals
 
 # A visit is some ten seconds of work at most, and on a CPU few enough blocks to stay in its cache: so many steps,
@@ -337,7 +347,7 @@ def fit_part(
         level = Level(size, target.patch_size, n_freq, target.residual, survey.active, network)
         images = LevelImages(index, level, mine, target.base, options.b_chunks)
     if ranks.max(not module.is_done):
-        train(job, index, target, module, mine, rows, images)
+        train(job, index, target, module, blocks, rows, images)
         gc.collect()  # a trainer, its data and what it has trained refer to each other in circles
     pieces = ranks.gather(
         {
@@ -395,9 +405,10 @@ def train(
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    n_points = prod(target.patch_size)
+    n_points, share = prod(target.patch_size), ranks.share_of(len(blocks))
+    mine = target.gather(blocks[share.start : share.stop])  # consecutive ones need the least of the coarser level
     data = LevelDataModule(
-        target.gather(blocks).to(device),
+        mine.deal(ranks, len(blocks)).to(device),
         ranks,
         visit_epochs=max(1, _VISIT_STEPS // -(-n_points // options.batch_size)),
         visit_points=_VISIT_POINTS.get(device.type, _VISIT_POINTS_ON_DEVICE),
@@ -435,21 +446,28 @@ def join_rows(parts: list[Tensor], path: Path) -> Tensor:
 
 def reconstruct(job: Job, index: int, level: Level, target: LevelTarget) -> tuple[Raster, float]:
     """A level as it is decoded, which the next finer one builds on, and how good it is."""
-    signal, totals = target.signal, torch.zeros(2, dtype=torch.float64)
+    ranks, signal, totals = job.ranks, target.signal, torch.zeros(2, dtype=torch.float64)
     path = job.run.ckpts / f".l{index}.npy" if job.plan.is_mapped else None
-    if path is None or job.ranks.is_first:
+    raster, patch = None, level.patch_size[0]
+    if path is None or ranks.is_first:
         raster = new_raster(signal.n_channels, signal.size, COMPUTED, COMPUTED_UNIT, path)
-        for rows in row_ranges(signal.n_channels, signal.size, level.patch_size[0]):
+    for start, stop in row_ranges(signal.n_channels, signal.size, patch):
+        layers, pieces = ranks.share_of(-(-(stop - start) // patch)), []
+        if layers:
+            rows = (start + layers.start * patch, min(start + layers.stop * patch, stop))
             window = (rows, *whole(signal.size[1:]))
             values = refine(level, target.base(window), window, b_chunks=job.options.b_chunks, backend=job.backend)
-            raster.write(window, values)
             totals += job.metric.totals(values, signal.read(window))
-    quality = job.ranks.share(job.metric.value(*totals.tolist()))
+            pieces.append((window, as_numbers(values, COMPUTED_UNIT).to(COMPUTED).numpy()))
+        for some in (ranks.exchange if path is None else ranks.gather)(pieces) or []:
+            for window, numbers in some:
+                raster.part(window).copy_(torch.from_numpy(numbers))
+    quality = job.metric.value(*sum(ranks.exchange(totals)).tolist())
     if path is not None:
-        if not job.ranks.is_first:
+        if not ranks.is_first:
             raster = map_raster(path, COMPUTED_UNIT)
-        job.ranks.share()  # all have it open
-        if job.ranks.is_first:
+        ranks.share()  # all have it open
+        if ranks.is_first:
             path.unlink()  # nothing is left of it when the last one closes it
     return raster, quality
 

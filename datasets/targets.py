@@ -14,6 +14,7 @@ from torch import Tensor
 from utils.blocks import gather_blocks, grid_shape, pad_to_blocks, runs, true_points
 from utils.metrics import Metric
 from utils.pyramid import upsample_window
+from utils.ranks import Ranks
 from utils.raster import Raster, Window, as_values, rows_at_once, whole
 
 _BLOCKS_AT_ONCE = 1024
@@ -129,6 +130,11 @@ class BlockTarget:
     blocks: Tensor
     signal: Tensor
     base: Tensor
+
+    def deal(self, ranks: Ranks, n_blocks: int) -> "BlockTarget":
+        """Each process's share of so many blocks (`Ranks.share_of`) dealt out one by one."""
+        dealt = (ranks.deal(rows, n_blocks) for rows in (self.blocks, self.signal, self.base))
+        return BlockTarget(self.level, *dealt)
 
     def to(self, device: torch.device) -> "BlockTarget":
         if device.type == "cpu":

@@ -22,9 +22,10 @@ class Ranks:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def share_of(self, n: int) -> range:
-        """Which of n things are this process's, as many for each as can be."""
-        return range(self.rank * n // self.size, (self.rank + 1) * n // self.size)
+    def share_of(self, n: int, rank: int | None = None) -> range:
+        """Which of n things are this process's, or another's: consecutive ones, as many for each as can be."""
+        rank = self.rank if rank is None else rank
+        return range(rank * n // self.size, (rank + 1) * n // self.size)
 
     def max(self, value: int) -> int:
         """The largest of their values."""
@@ -57,6 +58,25 @@ class Ranks:
         records = [None] * self.size
         dist.all_gather_object(records, record, group=self.group)
         return records
+
+    def deal(self, rows: Tensor, n: int) -> Tensor:
+        """Of a tensor of n rows, of which each process has its `share_of(n)`, process number r gets rows r, r + size,
+        r + 2 size, ..."""
+        if self.size == 1:
+            return rows
+        start = self.share_of(n).start
+        pieces = [rows[(rank - start) % self.size :: self.size] for rank in range(self.size)]
+        shares = [self.share_of(n, rank) for rank in range(self.size)]
+        counts = [len(share[(self.rank - share.start) % self.size :: self.size]) for share in shares]
+        mine = rows.new_empty(sum(counts), *rows.shape[1:])
+        dist.all_to_all_single(
+            mine.unsqueeze(-1).view(torch.uint8),  # gloo does not know all types
+            torch.cat(pieces).unsqueeze(-1).view(torch.uint8),
+            counts,
+            [len(piece) for piece in pieces],
+            group=self.group,
+        )
+        return mine
 
     def share(self, record: Any = None) -> Any:
         """What the first one has, in every process; it comes when the first is there."""
