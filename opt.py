@@ -16,10 +16,31 @@ from utils.errors import InputError, one_line, size_text
 _LISTS = ("input_size", "patch_size", "num_epochs")
 _MOST_PIXELS = 2**20  # along an axis
 _HANDLING = (
-    *("config", "overwrite", "resume", "save_every", "dry_run"),
+    *("config", "preset", "overwrite", "resume", "save_every", "dry_run"),
     *("devices", "max_memory", "max_blocks"),
 )
-_NOT_IDENTIFYING = ("path", "num_epochs", "exp_name", "log_image", "b_chunks", "backend", "accelerator")
+_NOT_IDENTIFYING = (
+    *("path", "num_epochs", "target_psnr", "target_iou", "max_seconds"),
+    *("exp_name", "log_image", "b_chunks", "backend", "accelerator"),
+)
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "seed": {"image": {}, "mesh": {}},
+    "best": {
+        "image": dict(
+            use_pe=True,
+            frequencies="harmonics",
+            n_freq=6,
+            n_layers=3,
+            n_hidden=18,
+            a=0.5,
+            betas=[0.8, 0.99],
+            lr=4e-2,
+            batch_size=128,
+        ),
+    },
+}
+"""Options of a method, by name and task; those that are given win."""
 
 ROOT = Path(__file__).resolve().parent
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
@@ -51,6 +72,12 @@ def make_parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("--config", type=str, help="YAML file of options; those on the command line win")
+    add(
+        "--preset",
+        choices=list(PRESETS),
+        default="seed",
+        help="options of a method, where they are not given: seed, or best, which fits better and faster",
+    )
 
     # the signal
     add("--task", choices=["image", "mesh"], default="image", help="what the signal is")
@@ -84,6 +111,12 @@ def make_parser() -> ArgumentParser:
         help="encode positions; fits better with fewer layers",
     )
     add("--n_freq", type=int, default=4, help="frequencies of the encoding; larger blocks want more")
+    add(
+        "--frequencies",
+        choices=["octaves", "harmonics"],
+        default="octaves",
+        help="those of the encoding: 1, 2, 4, ... or, better, 3, 6, 9, ... over half a block",
+    )
     add("--n_layers", type=int, default=4, help="linear layers of a network; 3 with --use_pe")
     add("--n_hidden", type=int, default=20, help="hidden units of a layer")
     add("--a", type=float, default=0.1, help="initial width of the activations")
@@ -98,6 +131,14 @@ def make_parser() -> ArgumentParser:
     )
     add("--batch_size", type=int, default=256, help="points of a block in a batch; at most those of a patch")
     add("--lr", type=float, default=3e-2, help="learning rate, falls to a thirtieth by a cosine over each level")
+    add("--optimizer", choices=["radam", "adam"], default="radam", help="what takes the steps")
+    add(
+        "--betas",
+        type=float,
+        nargs="+",
+        default=[0.9, 0.999],
+        help="decay of the optimizer's two moments; 0.8 0.99 suits fits of some hundred steps",
+    )
     add(
         "--val_freq",
         type=int,
@@ -110,6 +151,9 @@ def make_parser() -> ArgumentParser:
         default=1e-4,
         help="mean square error of a converged block: 1e-4 is 40 dB; 5e-3 for volumes",
     )
+    add("--target_psnr", type=float, help="dB of a picture at which a run ends; looked at after every validation")
+    add("--target_iou", type=float, help="likewise of a volume")
+    add("--max_seconds", type=float, help="after which a run ends, at the next validation; finer levels stay empty")
     add("--seed", type=int, default=0, help="of the initial weights and of the order of points")
 
     # the run
@@ -174,7 +218,9 @@ def parse_options(argv: list[str]) -> Namespace:
     given = vars(parser.parse_args(argv, defaults=False))
     path = given.pop("config", None)
     config = {} if path is None else read_config(path)
-    options = parser.parse_object(config | {name: value for name, value in given.items() if value is not None})
+    given = config | {name: value for name, value in given.items() if value is not None}
+    options = parser.parse_object(given)
+    options = parser.parse_object(PRESETS[options.preset][options.task] | given)
     check_options(options)
     return options
 
@@ -244,7 +290,7 @@ def check_options(options: Namespace) -> None:
     for name, minimum in least.items():
         if getattr(options, name) is not None and getattr(options, name) < minimum:
             raise InputError(f"--{name} {getattr(options, name)}: at least {minimum} works")
-    for name in ("lr", "a", "max_memory"):
+    for name in ("lr", "a", "max_memory", "max_seconds", "target_psnr", "target_iou"):
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"--{name} {value}: a positive number works")
@@ -252,8 +298,14 @@ def check_options(options: Namespace) -> None:
         value = getattr(options, name)
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"--{name} {value}: zero or a positive number works")
+    unmeant = "target_iou" if options.task == "image" else "target_psnr"
+    if getattr(options, unmeant) is not None:
+        meant = "--target_psnr" if options.task == "image" else "--target_iou"
+        raise InputError(f"--{unmeant} {getattr(options, unmeant)}: {signal} has {meant}")
     if options.seed >= 2**63:
         raise InputError(f"--seed {options.seed}: less than 2^63 works")
+    if len(options.betas) != 2 or not all(0 <= beta < 1 for beta in options.betas):
+        raise InputError(f"--betas {' '.join(map(str, options.betas))}: two numbers from 0 to below 1 work")
     epochs = " ".join(map(str, options.num_epochs))
     if min(options.num_epochs, default=0) < 1:
         raise InputError(f"--num_epochs {epochs}: each level takes at least 1")

@@ -5,6 +5,7 @@ import time
 _START = time.perf_counter()
 
 import dataclasses
+import functools
 import gc
 import json
 import logging
@@ -35,7 +36,7 @@ from datasets.store import map_levels, read_levels, store_bytes, value_bytes, wr
 from datasets.targets import LevelTarget, Survey
 from launch import Lifeline
 from models.block_mlp import BlockMLP, init_blocks_
-from models.encoding import encode, encoded_width
+from models.encoding import encode, encoded_width, frequencies
 from models.level_module import (
     BlockPruning,
     LevelImages,
@@ -55,7 +56,7 @@ from utils.blocks import block_coords
 from utils.checkpoint import level_path, load_level, load_part, lock, part_path, state_path, write_aside
 from utils.errors import InputError, Interrupted, run_command, size_text
 from utils.memory import Plan, available_memory, peak_memory, plan_memory, used_memory
-from utils.metrics import Metric, iou, psnr
+from utils.metrics import Metric, Similarity, iou, psnr
 from utils.pyramid import level_size
 from utils.ranks import Ranks
 from utils.raster import (
@@ -76,6 +77,7 @@ from utils.stop import StopSignals
 _VISIT_STEPS = 2048
 _VISIT_POINTS = {"cpu": 2**24}
 _VISIT_POINTS_ON_DEVICE = 2**30
+_SSIM_PIXELS, _SSIM_BANDS = 2**23, 8
 _PYRAMIDS = Path("ckpts") / ".levels"
 
 
@@ -87,6 +89,7 @@ class Job:
     backend, device: that train
     ranks: the processes that do
     plan: how levels are kept, and how many blocks a process trains at once
+    enough: when to end before all epochs are done
     """
 
     options: Namespace
@@ -97,10 +100,28 @@ class Job:
     stop: StopSignals
     run: Run
     plan: Plan
+    enough: "Enough"
 
-    @property
-    def n_freq(self) -> int | None:
-        return self.options.n_freq if self.options.use_pe else None
+
+class Enough:
+    """When a run ends early, by --target_psnr, --target_iou or --max_seconds; asked by all processes together.
+
+    Blocks that have not been trained by then, those of finer levels too, stay what the coarser levels say.
+    """
+
+    def __init__(self, target: float | None, max_seconds: float | None, ranks: Ranks):
+        self.target = math.inf if target is None else target
+        self.deadline = math.inf if max_seconds is None else _START + max_seconds
+        self.ranks = ranks
+        self.why: str | None = None
+
+    def __call__(self, level: int, quality: float) -> bool:
+        """After a validation of a level: how good the whole is then."""
+        if self.ranks.max(time.perf_counter() > self.deadline):
+            self.why = f"--max_seconds is over in level {level}"
+        elif level == 0 and quality >= self.target:
+            self.why = "the target is reached"
+        return self.why is not None
 
 
 def main(lifeline: Lifeline) -> None:
@@ -141,7 +162,9 @@ def main(lifeline: Lifeline) -> None:
                 print(f"{ckpts} is finished: {report['parameters']:,} parameters")
                 print(metric.line.format(math.inf if report[metric.name] is None else report[metric.name]))
             return
-        job = Job(options, metric, backend, device, ranks, stop, run, plan)
+        target = options.target_psnr if metric is psnr else options.target_iou
+        enough = Enough(target, options.max_seconds, ranks)
+        job = Job(options, metric, backend, device, ranks, stop, run, plan, enough)
         resumed = run.is_begun
         report = fit(job, store.levels)
         report["resumed"] = resumed  # the seconds are then those of the last part alone
@@ -226,7 +249,11 @@ def fit(job: Job, signals: list[Raster]) -> dict[str, Any]:
         record = load_level(level_path(run.ckpts, index))
         level = Level.from_record(record)
         levels.append({"level": index} | level.summary())
-        levels[-1] |= {"epochs": record["epochs"], "diverged_blocks": record["diverged"]}
+        levels[-1] |= {
+            "epochs": record["epochs"],
+            "points_trained": record["block_epochs"] * prod(target.patch_size),
+            "diverged_blocks": record["diverged"],
+        }
         if index > 0:
             level.network.to(job.device)
             coarse, quality = reconstruct(job, index, level, target)
@@ -244,7 +271,7 @@ def fit_level(job: Job, index: int, target: LevelTarget) -> None:
     for part in parts:
         sums[active[slice(*part["rows"])]] = part["sums"].double()
     first = parts[-1]["rows"][1] if parts else 0
-    while first < len(active):
+    while first < len(active) and not job.enough.why:
         rows = range(first, min(first + job.plan.max_blocks * ranks.size, len(active)))
         if run.state is not None:
             rows = rows_of_state(run, first, len(active))
@@ -260,12 +287,15 @@ def fit_level(job: Job, index: int, target: LevelTarget) -> None:
                 parts[-1] = load_part(part_path(run.ckpts, rows.start))
         if first < len(active) and job.stop():
             raise Interrupted
+    survey.active[active[first:]] = False
     if ranks.is_first:
         with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=JOINING) as folder:
             network = join_networks(parts, network_shape(target.signal.n_channels, index, job.options), Path(folder))
-            level = Level(target.signal.size, target.patch_size, job.n_freq, target.residual, survey.active, network)
+            encoding = encoding_of(job.options)
+            level = Level(target.signal.size, target.patch_size, encoding, target.residual, survey.active, network)
             outcome = {
                 "epochs": max((part["epochs"] for part in parts), default=0),
+                "block_epochs": sum(part["block_epochs"] for part in parts),
                 "diverged": sum(part["diverged"] for part in parts),
             }
             run.save_level(index, level, outcome)
@@ -308,7 +338,7 @@ def fit_part(
         n_before: parts of the level that come before
     Outputs
         in the first process: network, a dict of tensors; sums, (n_blocks, 2) the metric's; epochs that they took;
-        diverged, how many blocks were put back; in the others None
+        block_epochs, these summed over the blocks; diverged, how many blocks were put back; in the others None
     """
     options, run, ranks = job.options, job.run, job.ranks
     mine = blocks[ranks.rank :: ranks.size]
@@ -316,7 +346,7 @@ def fit_part(
     network = BlockMLP(len(mine), a=options.a, **network_shape(target.signal.n_channels, index, options))
     init_blocks_(network, mine, options.seed, index)
     network.amplitude.view(-1).copy_(survey.amplitude[mine])
-    coords = encode(block_coords(target.patch_size), job.n_freq)
+    coords = encode(block_coords(target.patch_size), encoding_of(options))
     module = LevelModule(
         network,
         coords,
@@ -331,8 +361,11 @@ def fit_part(
         n_epochs=n_epochs,
         val_freq=options.val_freq,
         lr=options.lr,
+        optimizer=options.optimizer,
+        betas=tuple(options.betas),
         batch_size=options.batch_size,
         first_step=n_before * n_epochs,
+        is_enough=functools.partial(job.enough, index),
     )
     if run.state is not None:
         try:
@@ -343,8 +376,8 @@ def fit_part(
         run.state = None
     images = None
     if options.log_image and len(mine) == int(survey.active.sum()):
-        size, n_freq = target.signal.size, job.n_freq
-        level = Level(size, target.patch_size, n_freq, target.residual, survey.active, network)
+        size, encoding = target.signal.size, encoding_of(options)
+        level = Level(size, target.patch_size, encoding, target.residual, survey.active, network)
         images = LevelImages(index, level, mine, target.base, options.b_chunks)
     if ranks.max(not module.is_done):
         train(job, index, target, module, blocks, rows, images)
@@ -353,6 +386,7 @@ def fit_part(
         {
             "network": {name: tensor.cpu() for name, tensor in module.network.state_dict().items()},
             "sums": module.block_sums.cpu(),
+            "block_epochs": module.block_epochs,
             "diverged": module.n_diverged,
         }
     )
@@ -362,6 +396,7 @@ def fit_part(
         "network": {name: interleave([piece["network"][name] for piece in pieces]) for name in pieces[0]["network"]},
         "sums": interleave([piece["sums"] for piece in pieces]),
         "epochs": module.n_epochs_done,
+        "block_epochs": sum(piece["block_epochs"] for piece in pieces),
         "diverged": sum(piece["diverged"] for piece in pieces),
     }
 
@@ -493,12 +528,22 @@ def finish(job: Job, signal: Raster, report: dict[str, Any]) -> None:
     if not job.ranks.is_first:
         return
     report["levels"][0][metric.name] = finite_or_none(quality)
-    report |= {metric.name: finite_or_none(quality), "parameters": model.n_parameters}
+    n_pixels, n_bytes = prod(signal.size), sum(level_path(ckpts, level).stat().st_size for level in model.levels)
+    report |= {
+        metric.name: finite_or_none(quality),
+        **({"ssim": similarity(model, signal, options.b_chunks)} if metric is psnr else {}),
+        "parameters": model.n_parameters,
+        "parameters_per_pixel": model.n_parameters / n_pixels,
+        "bytes_per_pixel": n_bytes / n_pixels,
+        "points_trained": sum(level["points_trained"] for level in report["levels"]),
+    }
     report["seconds"]["total"] = time.perf_counter() - _START
     report |= surroundings(job.device)
     write_aside(ckpts / "metrics.json", json.dumps(report, indent=2).encode())
     results = {metric.name: quality, "parameters": model.n_parameters, "seconds": report["seconds"]["total"]}
     log_options(options, results)
+    if job.enough.why:
+        print(f"note: {job.enough.why}", file=sys.stderr)
     if n_diverged:
         print(f"note: {n_diverged} of {n_blocks} blocks diverged and were put back", file=sys.stderr)
     print(
@@ -506,6 +551,23 @@ def finish(job: Job, signal: Raster, report: dict[str, Any]) -> None:
         f"{report['peak_memory_mib']['host']:.0f} MiB"
     )
     print(metric.line.format(quality))
+
+
+def similarity(model: MINER, signal: Raster, b_chunks: int) -> float | None:
+    """SSIM of a picture; of a large one in a few bands, evenly spread over its height, since it takes long."""
+    height, width = signal.size
+    rows, starts = max(32, _SSIM_PIXELS // (_SSIM_BANDS * width)), [0]
+    if rows * _SSIM_BANDS < height:
+        starts = [band * (height - rows) // (_SSIM_BANDS - 1) for band in range(_SSIM_BANDS)]
+    else:
+        rows = height
+    values = []
+    for start in starts:
+        band = Similarity()
+        for window, decoded in model.decode_windows(0, ((start, start + rows), (0, width)), b_chunks=b_chunks):
+            band.add(decoded.cpu(), signal.read(window))
+        values.append(band.value)
+    return None if None in values else sum(values) / len(values)
 
 
 def is_residual(options: Namespace, level: int) -> bool:
@@ -516,9 +578,13 @@ def n_dims(options: Namespace) -> int:
     return 2 if options.task == "image" else 3
 
 
+def encoding_of(options: Namespace) -> tuple[float, ...] | None:
+    return frequencies(options.n_freq, options.frequencies) if options.use_pe else None
+
+
 def network_shape(n_channels: int, level: int, options: Namespace) -> dict[str, Any]:
     return dict(
-        n_in=encoded_width(n_dims(options), options.n_freq if options.use_pe else None),
+        n_in=encoded_width(n_dims(options), encoding_of(options)),
         n_out=n_channels,
         n_layers=options.n_layers,
         n_hidden=options.n_hidden,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from models.block_mlp import BlockMLP, init_blocks_
-from models.encoding import encode
+from models.encoding import encode, frequencies
 from models.ops import choose_backend, reference
 from utils.blocks import block_coords
 from utils.pruning import make_optimizer
@@ -49,7 +49,7 @@ def main() -> None:
 
 def measure(name: str, n_blocks: int, device: torch.device, repeats: int, peak: float) -> None:
     patch, n_freq, batch_size, shape = NETWORKS[name]
-    coords = encode(block_coords(patch), n_freq).to(device)
+    coords = encode(block_coords(patch), n_freq and frequencies(n_freq, "octaves")).to(device)
     shape = dict(n_in=coords.shape[1], output="sine", **shape)
     fused = choose_backend("auto", [shape], device)
     fits = {"reference": reference.fit_points, "compiled": reference.fit_points}

@@ -1,33 +1,49 @@
 """Positional encoding of a block's local coordinates."""
 
+from collections.abc import Sequence
 from itertools import combinations
+from typing import Literal, get_args
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+Spacing = Literal["octaves", "harmonics"]
 
-def encode(coords: Tensor, n_freq: int | None) -> Tensor:
-    """[sin(xP), cos(xP)], P = [2^0 E, ..., 2^(n_freq-1) E] (Mildenhall et al., NeRF, 2020, eq. 4), E by `directions`.
+SPACINGS = get_args(Spacing)
+
+
+def frequencies(n_freq: int, spacing: Spacing) -> tuple[float, ...]:
+    """Those of an encoding, in radians over half a block.
+
+    octaves    1, 2, 4, ... (Mildenhall et al., NeRF, 2020, eq. 4)
+    harmonics  3, 6, 9, ...: a Fourier series; its period, 2 pi / 3, is a little more than a block, which is 2 long, so
+               that no two points of a block are encoded alike
+    """
+    return tuple(2.0**k if spacing == "octaves" else 3.0 * (k + 1) for k in range(n_freq))
+
+
+def encode(coords: Tensor, frequencies: Sequence[float] | None) -> Tensor:
+    """[sin(xP), cos(xP)], P = [f_1 E, ..., f_n E], E by `directions`.
 
     All blocks share their coordinates, so this is computed once and never per block.
 
     Inputs
         coords: (n_points, d) in (-1, 1)
-        n_freq: number of frequencies, or None for the coordinates themselves
+        frequencies: f, or None for the coordinates themselves
     Outputs
         (n_points, n_in), n_in as `encoded_width` tells
     """
-    if n_freq is None:
+    if frequencies is None:
         return coords
-    octaves = 2.0 ** torch.arange(n_freq, device=coords.device)
     along = coords @ directions(coords.shape[1]).to(coords).T
-    phases = rearrange(octaves[:, None] * along[:, None], "point octave dim -> point (octave dim)")
+    factors = torch.tensor(frequencies, device=coords.device)
+    phases = rearrange(factors[:, None] * along[:, None], "point freq dim -> point (freq dim)")
     return torch.cat([phases.sin(), phases.cos()], dim=1)
 
 
-def encoded_width(n_dims: int, n_freq: int | None) -> int:
-    return n_dims if n_freq is None else 2 * len(directions(n_dims)) * n_freq
+def encoded_width(n_dims: int, frequencies: Sequence[float] | None) -> int:
+    return n_dims if frequencies is None else 2 * len(directions(n_dims)) * len(frequencies)
 
 
 def directions(n_dims: int) -> Tensor:

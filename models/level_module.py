@@ -58,9 +58,10 @@ class LevelModule(LightningModule):
         other_sums: (2,) its sums for all blocks of the level that are not in the part
         ranks: the processes
         seed, level: key of the order of points
-        n_epochs, val_freq, lr, batch_size: as the options say; the learning rate falls to lr/30 by a cosine over the
-            epochs
+        n_epochs, val_freq, lr, optimizer, betas, batch_size: as the options say; the learning rate falls to lr/30 by a
+            cosine over the epochs
         first_step: of the curves, where other parts of the level come before this one
+        is_enough: asked with the quality after every validation; where it says so, training ends
     """
 
     def __init__(
@@ -79,8 +80,11 @@ class LevelModule(LightningModule):
         n_epochs: int,
         val_freq: int,
         lr: float,
+        optimizer: str,
+        betas: tuple[float, float],
         batch_size: int,
         first_step: int,
+        is_enough: Callable[[float], bool] = lambda quality: False,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -101,12 +105,16 @@ class LevelModule(LightningModule):
         self.n_epochs = n_epochs
         self.val_freq = val_freq
         self.lr = lr
+        self.optimizer = optimizer
+        self.betas = betas
         self.batch_size = batch_size
         self.first_step = first_step
+        self.is_enough = is_enough
         self.n_epochs_done = 0  # by all blocks, at the last validation
         self.epochs_done = torch.zeros(network.n_blocks, dtype=torch.int64)  # by each training block
         self.period_loss = torch.zeros(len(self.period), dtype=torch.float64)  # sum over the training blocks
         self.n_diverged = 0
+        self.block_epochs = 0  # epochs of training, over the blocks
         self.n_training = 0  # in all processes
         self.first_moments: list[list[Tensor]] | None = None  # of the twin, where training goes on
         self.progress = {"loss": "-", metric.name: "-", "blocks": str(network.n_blocks * ranks.size)}
@@ -118,7 +126,7 @@ class LevelModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         moments, self.first_moments = self.first_moments, None  # the optimizer's from here on
-        return make_optimizer(self.twin, self.lr, moments)
+        return make_optimizer(self.twin, self.lr, moments, self.optimizer, self.betas)
 
     def on_train_start(self) -> None:
         quality = self._quality()
@@ -168,6 +176,7 @@ class LevelModule(LightningModule):
             "n_epochs_done": self.n_epochs_done,
             "period_loss": self.period_loss,
             "n_diverged": self.n_diverged,
+            "block_epochs": self.block_epochs,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -182,12 +191,14 @@ class LevelModule(LightningModule):
         self.n_epochs_done = state["n_epochs_done"]
         self.period_loss = state["period_loss"]
         self.n_diverged = state["n_diverged"]
+        self.block_epochs = state["block_epochs"]
         if not (len(self.epochs_done) == self.twin.n_blocks and len(self.period_loss) == len(self.period)):
             raise TypeError(f"{len(self.epochs_done)} blocks, {len(self.period_loss)} epochs")
 
     def on_validation_epoch_start(self) -> None:
         self.block_mse = self.coords.new_empty(self.twin.n_blocks)
         self.sound_blocks = self.twin.is_finite()
+        self.block_epochs += self.twin.n_blocks * len(self.period)
 
     def validation_step(self, check: Any, _: int) -> None:
         prediction = self.backend.predict(self.twin, check.rows, self.coords)
@@ -208,7 +219,10 @@ class LevelModule(LightningModule):
         self.n_epochs_done = self.period.stop
         self.epochs_done = torch.full((self.twin.n_blocks,), self.n_epochs_done)
         self.period_loss = torch.zeros(len(self.period), dtype=torch.float64)
-        self._log_at(self.n_epochs_done, self._quality())
+        quality = self._quality()
+        self._log_at(self.n_epochs_done, quality)
+        if self.is_enough(quality[f"val/{self.metric.name}"]):
+            self.n_training = 0
         self.log("val/n_training_blocks", float(self.n_training), logger=False)  # for EarlyStopping
 
     def _quality(self) -> dict[str, float]:
@@ -319,6 +333,7 @@ def merge_states(states: list[dict[str, Any]]) -> dict[str, Any]:
         "n_epochs_done": states[0]["n_epochs_done"],
         "period_loss": sum(s["period_loss"] for s in states),
         "n_diverged": sum(s["n_diverged"] for s in states),
+        "block_epochs": sum(s["block_epochs"] for s in states),
     }
 
 
@@ -337,6 +352,7 @@ def split_state(state: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
         "n_epochs_done": state["n_epochs_done"],
         "period_loss": state["period_loss"] if first else torch.zeros_like(state["period_loss"]),
         "n_diverged": state["n_diverged"] if first else 0,
+        "block_epochs": state["block_epochs"] if first else 0,
     }
 
 

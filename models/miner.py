@@ -59,7 +59,7 @@ class Level:
 
     size: of the level, without padding
     patch_size: pixels of a block along each axis
-    n_freq: frequencies of the positional encoding, or None
+    frequencies: of the positional encoding, or None
     residual: the network predicts the difference to the upsampled coarser level, else the signal itself
     active: (n_grid,) bool, which blocks of the grid have a network
     network: the networks of the active blocks, in their order in the grid
@@ -67,7 +67,7 @@ class Level:
 
     size: tuple[int, ...]
     patch_size: tuple[int, ...]
-    n_freq: int | None
+    frequencies: tuple[float, ...] | None
     residual: bool
     active: Tensor
     network: BlockMLP
@@ -93,7 +93,7 @@ class Level:
         n_grid = prod(grid_shape(size, self.patch_size))
         if len(self.active) != n_grid:
             raise TypeError(f"{len(self.active)} blocks for size {size} and patch {self.patch_size}")
-        n_in = encoded_width(len(size), self.n_freq)
+        n_in = encoded_width(len(size), self.frequencies)
         if (self.network.shape["n_in"], self.network.shape["n_out"]) != (n_in, n_channels):
             raise TypeError(f"network {self.network.shape} for {n_in} inputs and {n_channels} channels")
 
@@ -102,7 +102,7 @@ class Level:
         return {
             "size": list(self.size),
             "patch_size": list(self.patch_size),
-            "n_freq": self.n_freq,
+            "frequencies": self.frequencies and list(self.frequencies),
             "residual": self.residual,
             "active": self.active.cpu(),
             "network_shape": self.network.shape,
@@ -122,12 +122,13 @@ class Level:
         network.load_state_dict(tensors, assign=True)
         if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
             raise TypeError("parameters that are not float32")
-        if not (isinstance(record["residual"], bool) and isinstance(record["n_freq"], int | None)):
-            raise TypeError(f"residual {record['residual']}, n_freq {record['n_freq']}")
+        frequencies = record["frequencies"]
+        if not (isinstance(record["residual"], bool) and isinstance(frequencies, list | None)):
+            raise TypeError(f"residual {record['residual']}, frequencies {frequencies}")
         return cls(
             size=tuple(record["size"]),
             patch_size=tuple(record["patch_size"]),
-            n_freq=record["n_freq"],
+            frequencies=frequencies and tuple(map(float, frequencies)),
             residual=record["residual"],
             active=active,
             network=network,
@@ -173,7 +174,7 @@ def refine(
     )
     canvas[:, *inner] = base
     networks_device = level.network.amplitude.device
-    coords = encode(block_coords(level.patch_size, scale).to(networks_device), level.n_freq)
+    coords = encode(block_coords(level.patch_size, scale).to(networks_device), level.frequencies)
     for some in torch.arange(len(blocks), device=device).split(blocks_at_once(len(coords), b_chunks, networks_device)):
         values = backend.predict(level.network, rows[some].to(networks_device), coords).to(device)
         if level.residual:

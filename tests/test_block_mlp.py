@@ -5,7 +5,7 @@ import torch
 from conftest import BACKENDS
 
 from models.block_mlp import BlockMLP, init_blocks_
-from models.encoding import encode, encoded_width
+from models.encoding import SPACINGS, encode, encoded_width, frequencies
 from utils.blocks import block_coords
 
 SHAPES = [
@@ -47,8 +47,8 @@ def test_batched_blocks_equal_separate_mlps(shape):
 
 
 def test_parameter_count_of_the_default_image_network():
-    residual = BlockMLP(7, n_in=encoded_width(2, 4), n_out=3, n_layers=3, n_hidden=20, output="sine")
-    signal = BlockMLP(7, n_in=encoded_width(2, 4), n_out=3, n_layers=3, n_hidden=20, output="sigmoid")
+    shape = dict(n_in=encoded_width(2, frequencies(4, "octaves")), n_out=3, n_layers=3, n_hidden=20)
+    residual, signal = BlockMLP(7, **shape, output="sine"), BlockMLP(7, **shape, output="sigmoid")
     assert residual.n_parameters == 7 * 826
     assert signal.n_parameters == 7 * 825, "a sigmoid has no width"
 
@@ -100,9 +100,18 @@ def test_selecting_by_slice_shares_memory_and_by_index_copies():
 
 def test_encoding_is_sines_and_cosines_of_octaves():
     coords = torch.tensor([[0.3, -0.7]])
-    features = encode(coords, 2)[0]
+    features = encode(coords, frequencies(2, "octaves"))[0]
     phases = [0.3, -0.7, 0.6, -1.4]
     expected = [math.sin(x) for x in phases] + [math.cos(x) for x in phases]
     torch.testing.assert_close(features, torch.tensor(expected))
     assert torch.equal(encode(coords, None), coords)
-    assert encode(block_coords((5, 5)), 4).shape == (25, encoded_width(2, 4)) == (25, 16)
+    four = frequencies(4, "octaves")
+    assert encode(block_coords((5, 5)), four).shape == (25, encoded_width(2, four)) == (25, 16)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_points_far_apart_in_a_block_are_encoded_far_apart(spacing):
+    coords = block_coords((64, 64))
+    features = encode(coords, frequencies(4, spacing))
+    places, distances = torch.cdist(coords, coords), torch.cdist(features, features)
+    assert distances[places > 0.25].min() > distances[(places > 0) & (places < 0.04)].max() / 2

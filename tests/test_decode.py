@@ -31,7 +31,7 @@ def model() -> MINER:
         output = "sigmoid" if index == 2 else "sine"
         network = BlockMLP(int(active.sum()), n_in=16, n_out=3, n_layers=3, n_hidden=20, output=output, a=0.5)
         init_blocks_(network, active.nonzero().squeeze(1), seed=5, level=index)
-        levels[index] = Level(length, patch_size, 4, index < 2, active, network)
+        levels[index] = Level(length, patch_size, (1.0, 2.0, 4.0, 8.0), index < 2, active, network)
     return MINER(levels, n_scales=3, n_channels=3, size=size)
 
 

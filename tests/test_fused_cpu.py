@@ -46,13 +46,13 @@ def problem(case):
     return make_network(n_blocks, shape), coords, target
 
 
-def fit(backend, case, n_epochs, double=False):
+def fit(backend, case, n_epochs, double=False, **optimizer):
     network, coords, target = problem(case)
     order = point_order(2, 1, range(n_epochs), len(coords))
     lr = torch.linspace(3e-2, 1e-2, n_epochs)
     if double:
         network, coords, target = network.double(), coords.double(), target.double()
-    optimizer = make_optimizer(network, 3e-2)
+    optimizer = make_optimizer(network, 3e-2, **optimizer)
     losses = backend.fit_points(network, optimizer, coords, target, order, case[1], lr)
     return network, optimizer, losses
 
@@ -102,6 +102,17 @@ def test_many_steps_end_as_near_to_the_definition_as_the_reference_does(case):
         for moment in ("exp_avg", "exp_avg_sq"):
             true_moment = true_optimizer.state[expected][moment]
             assert error(state[moment], true_moment) < 5 * error(plain_state[moment], true_moment) + 2e-6
+
+
+@pytest.mark.parametrize("optimizer", [dict(kind="adam"), dict(betas=(0.8, 0.99)), dict(kind="adam", betas=(0.0, 0.9))])
+def test_each_optimizer_is_that_of_the_definition(optimizer):
+    case, other_steps = CASES[0], fit(reference, CASES[0], N_EPOCHS)[0]
+    truth, *_ = fit(reference, case, N_EPOCHS, double=True, **optimizer)
+    plain, *_ = fit(reference, case, N_EPOCHS, **optimizer)
+    network, *_ = fit(fused_cpu, case, N_EPOCHS, **optimizer)
+    for expected, other, actual in zip(truth.parameters(), plain.parameters(), network.parameters(), strict=True):
+        assert error(actual, expected) < 5 * error(other, expected) + 1e-5
+    assert error(other_steps.weight[0], truth.weight[0]) > 1e-2, "it matters"
 
 
 def test_backends_may_be_changed_in_mid_run():

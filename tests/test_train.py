@@ -17,7 +17,7 @@ import train
 from datasets.signals import read_picture
 from models.miner import MINER
 from opt import dump_options, parse_options, recorded_options
-from utils.metrics import psnr
+from utils.metrics import psnr, ssim
 from utils.pyramid import pyramid, upsample_whole
 
 
@@ -40,6 +40,16 @@ def test_a_short_fit_of_a_real_picture_reaches_a_psnr(small_run, astronaut):
         assert level["active_blocks"] == model.levels[level["level"]].active.sum() <= level["blocks"]
     assert metrics["seconds"]["total"] > metrics["seconds"]["fit"] > 0
     assert set(metrics) >= {"peak_memory_mib", "device", "versions"}
+    assert metrics["ssim"] == pytest.approx(ssim(model.decode(), astronaut), abs=1e-6)
+    assert metrics["parameters_per_pixel"] == model.n_parameters / 7500
+    assert metrics["bytes_per_pixel"] * 7500 == sum(path.stat().st_size for path in small_run.glob("l*.ckpt"))
+    points = [level["points_trained"] for level in metrics["levels"]]
+    assert points[2] == 4 * 60 * 256, "of the coarsest, no block leaves in 60 epochs"
+    assert all(
+        40 * 256 * level["active_blocks"] <= n <= level["epochs"] * 256 * level["active_blocks"]
+        for n, level in zip(points, metrics["levels"], strict=True)
+    )
+    assert metrics["points_trained"] == sum(points)
 
 
 def test_tensorboard_tells_what_the_files_hold(small_run, astronaut):
@@ -146,6 +156,32 @@ def test_converged_blocks_leave_and_a_level_without_any_ends_early(command, tmp_
     assert coarsest["epochs"] < 400
     assert finest["active_blocks"] == 0, "the coarser level does for the finer one"
     assert psnr(MINER.load("ckpts/exp").decode(), read_picture("ramp.png").values) > 30
+
+
+@pytest.mark.parametrize("max_blocks", [1000, 10])
+def test_a_run_ends_at_its_target(command, tmp_path, monkeypatch, astronaut, small_run, max_blocks):
+    monkeypatch.chdir(tmp_path)
+    outcome = command("train.py", *SMALL_FIT, "--val_freq", 20, "--target_psnr", 28, "--max_blocks", max_blocks)
+    assert outcome.status == 0, outcome.error
+    assert "the target is reached" in outcome.error
+    metrics = json.loads((tmp_path / "ckpts/small/metrics.json").read_text())
+    assert metrics["psnr"] >= 28
+    full = json.loads((small_run / "metrics.json").read_text())
+    assert metrics["levels"][0]["points_trained"] < 0.8 * full["levels"][0]["points_trained"]
+    assert psnr(MINER.load("ckpts/small").decode(), astronaut) == pytest.approx(metrics["psnr"], abs=1e-4)
+    again = command("train.py", *SMALL_FIT, "--val_freq", 20, "--resume")
+    assert "is finished" in again.out
+
+
+def test_a_run_ends_when_its_time_is_over_and_decodes_whole(command, tmp_path, monkeypatch, astronaut):
+    monkeypatch.chdir(tmp_path)
+    outcome = command("train.py", *SMALL_FIT, "--max_seconds", 1e-3)
+    assert outcome.status == 0, outcome.error
+    assert "--max_seconds is over in level 2" in outcome.error
+    levels = json.loads((tmp_path / "ckpts/small/metrics.json").read_text())["levels"]
+    assert [level["active_blocks"] for level in levels] == [0, 0, 4]
+    grey = astronaut.mean(dim=(1, 2), keepdim=True).expand_as(astronaut)
+    assert psnr(MINER.load("ckpts/small").decode(), astronaut) > psnr(grey, astronaut) + 3
 
 
 @pytest.mark.parametrize(("shape", "n_scales"), [((5, 3), 2), ((1, 1), 1), ((1, 70), 3)])
@@ -268,6 +304,15 @@ def test_the_command_line_wins_over_a_config_in_any_order(tmp_path):
     for argv in (config + override, override + config):
         options = parse_options(argv)
         assert (options.n_scales, options.use_pe, options.num_epochs) == (4, False, [1, 2, 3])
+
+
+def test_what_is_given_wins_over_a_preset(tmp_path):
+    (tmp_path / "some.yaml").write_text(f"path: {ASTRONAUT}\npreset: best\nn_freq: 7\n")
+    options = parse_options(["--config", str(tmp_path / "some.yaml"), "--lr", "0.5"])
+    assert (options.frequencies, options.n_freq, options.lr) == ("harmonics", 7, 0.5)
+    seed = parse_options(["--path", str(ASTRONAUT)])
+    assert parse_options(["--path", str(ASTRONAUT), "--preset", "seed"]) == seed
+    assert (seed.frequencies, seed.n_freq, seed.lr, seed.betas) == ("octaves", 4, 3e-2, [0.9, 0.999])
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def test_the_encoding_of_a_volume_has_21_directions():
     from models.encoding import directions, encoded_width
 
     every = directions(3)
-    assert encoded_width(3, 5) == 210
+    assert encoded_width(3, (1.0, 2.0, 4.0, 8.0, 16.0)) == 210
     torch.testing.assert_close(every.norm(dim=1), torch.ones(21))
     cosines = (every @ every.T - torch.eye(21)).abs()
     assert cosines.max() < np.cos(np.radians(31)), "no two are closer than 31 degrees, nor opposite"

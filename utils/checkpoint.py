@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from utils.errors import InputError, one_line
 
 _LEVEL, _PART, _STATE = "miner level", "miner part", "miner state"
-_VERSION = 2
+_VERSION = 3
 _LARGE = 2**28
 
 

@@ -335,9 +335,9 @@ static void tile_gradients(Tile *tile, Block *block, float amplitude, int n)
     block->squares += sum(squares);
 }
 
-/* One step of RAdam (Liu et al., ICLR 2020), as torch takes it: rate[0] is the step's size over the first bias
-   correction, rate[1] the rectification times the root of the second one, 0 while the step is a plain one. */
-INLINE void take_step(Block *block, float scale, const float *rate, double beta1, double beta2, float eps)
+/* One step of Adam or RAdam, by the rates of adam.py: parameter -= rate[0] * m * rate[1] / (sqrt(v) + rate[2]), or where
+   rate[1] is 0 parameter -= rate[0] * m. */
+INLINE void take_step(Block *block, float scale, const float *rate, double beta1, double beta2)
 {
     const float gain1 = (float)(1 - beta1), keep2 = (float)beta2, gain2 = (float)(1 - beta2);
     for (int j = 0; j < PADDED; j += LANES) {
@@ -349,7 +349,7 @@ INLINE void take_step(Block *block, float scale, const float *rate, double beta1
         if (rate[1] != 0) {
             vec root;
             for (int lane = 0; lane < LANES; lane++) root[lane] = __builtin_sqrtf(second[lane]);
-            step = step * rate[1] / (root + eps);
+            step = step * rate[1] / (root + rate[2]);
         }
         store(block->first + j, first);
         store(block->second + j, second);
@@ -428,12 +428,12 @@ INLINE void restore_mode(unsigned mode)
 /* Train blocks first..last-1.
      parameters, firsts, seconds: N_TENSORS tensors (n_blocks, size) each, and the moments of each
      coords (N_IN, n_points); target (n_blocks, n_points, N_OUT); order (n_epochs, n_points)
-     rates (n_steps, 2), as take_step says; loss (n_epochs, n_blocks), the mean over the points of each epoch
+     rates (n_steps, 3), as take_step says; loss (n_epochs, n_blocks), the mean over the points of each epoch
    Returns 0, or 1 where there is no memory. */
 int fit(float *const *parameters, float *const *firsts, float *const *seconds, const float *amplitude,
         const float *coords, const float *target, const int32_t *order, const float *rates, float *loss,
         int64_t n_blocks, int64_t first, int64_t last, int32_t n_points, int32_t n_epochs, int32_t batch_size,
-        double beta1, double beta2, float eps, float loss_eps, float loss_scale)
+        double beta1, double beta2, float loss_eps, float loss_scale)
 {
     Work work = begin_work();
     if (!work.memory) return 1;
@@ -450,7 +450,7 @@ int fit(float *const *parameters, float *const *firsts, float *const *seconds, c
         const float *rate = rates;
         for (int epoch = 0; epoch < n_epochs; epoch++) {
             for (int b = 0; b < n_group; b++) blocks[b].loss = 0;
-            for (int batch = 0; batch < n_points; batch += batch_size, rate += 2) {
+            for (int batch = 0; batch < n_points; batch += batch_size, rate += 3) {
                 const int n_batch = min(batch_size, n_points - batch);
                 for (int done = 0; done < n_batch; done += POINTS) {
                     const int32_t *chosen = order + (int64_t)epoch * n_points + batch + done;
@@ -469,7 +469,7 @@ int fit(float *const *parameters, float *const *firsts, float *const *seconds, c
                 const float count = (float)n_batch * N_OUT;
                 for (int b = 0; b < n_group; b++) {
                     const float mean = blocks[b].squares / count;
-                    take_step(&blocks[b], 2 / count / (mean + loss_eps) / loss_scale, rate, beta1, beta2, eps);
+                    take_step(&blocks[b], 2 / count / (mean + loss_eps) / loss_scale, rate, beta1, beta2);
                     blocks[b].loss += (double)mean * n_batch / n_points;
                     blocks[b].squares = 0;
                 }

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from models.block_mlp import BlockMLP
-from models.ops.radam import step_rates, steps_taken
+from models.ops.adam import step_rates, steps_taken
 from models.ops.reference import LOSS_EPS, LOSS_SCALE
 from utils.errors import KernelError, one_line
 from utils.pruning import set_step
@@ -29,7 +29,7 @@ _PIECES_PER_THREAD = 4  # so that threads end together
 
 def fit_points(
     network: BlockMLP,
-    optimizer: torch.optim.RAdam,
+    optimizer: torch.optim.Optimizer,
     coords: Tensor,
     target: Tensor,
     order: Tensor,
@@ -54,7 +54,7 @@ def fit_points(
             *pointers,
             losses.data_ptr(),
             *(n_blocks, first, last, n_points, len(order), batch_size),
-            *(beta1, beta2, optimizer.defaults["eps"], LOSS_EPS, LOSS_SCALE),
+            *(beta1, beta2, LOSS_EPS, LOSS_SCALE),
         )
 
     _share_out(fit, n_blocks)
@@ -124,7 +124,7 @@ def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str) -> 
     except OSError as error:
         raise KernelError(f"{path} cannot be loaded ({one_line(error)})") from error
     pointer, count, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    reals = [ctypes.c_double] * 2 + [ctypes.c_float] * 3
+    reals = [ctypes.c_double] * 2 + [ctypes.c_float] * 2
     library.fit.argtypes = [*[pointer] * 9, *[count] * 3, *[size] * 3, *reals]
     library.predict.argtypes = [*[pointer] * 4, *[count] * 3]
     return library

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from models.block_mlp import BlockMLP
-from models.ops.radam import step_rates, steps_taken
+from models.ops.adam import step_rates, steps_taken
 from models.ops.reference import LOSS_EPS, LOSS_SCALE
 from utils.errors import KernelError
 from utils.pruning import set_step
@@ -139,7 +139,7 @@ def _forward(
 def _step(
     parameters, firsts, seconds, gradients, scale, rate, rectified, gain1, keep2, gain2, eps, count: tl.constexpr
 ):
-    """RAdam, by the two rates of radam.step_rates, for tuples of parameters, moments and unscaled gradients."""
+    """A step, by the rates of adam.step_rates, for tuples of parameters, moments and unscaled gradients."""
     new_parameters = ()
     new_firsts = ()
     new_seconds = ()
@@ -172,7 +172,6 @@ def _fit(
     gain1,
     keep2,
     gain2,
-    eps,
     loss_eps,
     loss_scale,
     n_in: tl.constexpr,
@@ -268,8 +267,9 @@ def _fit(
         count = n_batch.to(tl.float32) * n_out
         mean = squares / count
         scale = 2.0 / count / (mean + loss_eps) / loss_scale
-        rate = tl.load(rates + 2 * step)
-        rectified = tl.load(rates + 2 * step + 1)
+        rate = tl.load(rates + 3 * step)
+        rectified = tl.load(rates + 3 * step + 1)
+        eps = tl.load(rates + 3 * step + 2)
         weights, weights1, weights2 = _step(
             weights, weights1, weights2, weight_gradients,
             scale, rate, rectified, gain1, keep2, gain2, eps, n_layers,
@@ -338,7 +338,7 @@ def _predict(
 
 def fit_points(
     network: BlockMLP,
-    optimizer: torch.optim.RAdam,
+    optimizer: torch.optim.Optimizer,
     coords: Tensor,
     target: Tensor,
     order: Tensor,
@@ -363,7 +363,7 @@ def fit_points(
             rates.to(coords.device, non_blocking=True),
             losses,
             *(n_blocks, n_points, len(order), batch_size),
-            *(1 - beta1, beta2, 1 - beta2, optimizer.defaults["eps"], LOSS_EPS, LOSS_SCALE),
+            *(1 - beta1, beta2, 1 - beta2, LOSS_EPS, LOSS_SCALE),
             **kernel(**network.shape),
         )
     for group, values in zip(groups, packed, strict=True):

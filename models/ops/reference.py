@@ -1,4 +1,4 @@
-"""The definition of a visit and of evaluation: bmm, autograd and torch's RAdam."""
+"""The definition of a visit and of evaluation: bmm, autograd and torch's optimizers."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ LOSS_SCALE = 1024  # a constant: a scale that follows the number of blocks would
 
 def fit_points(
     network: BlockMLP,
-    optimizer: torch.optim.RAdam,
+    optimizer: torch.optim.Optimizer,
     coords: Tensor,
     target: Tensor,
     order: Tensor,
