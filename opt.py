@@ -37,6 +37,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             betas=[0.8, 0.99],
             lr=4e-2,
             batch_size=128,
+            stop_ratio=0.4,
         ),
     },
 }
@@ -149,7 +150,13 @@ def make_parser() -> ArgumentParser:
         "--loss_thr",
         type=float,
         default=1e-4,
-        help="mean square error of a converged block: 1e-4 is 40 dB; 5e-3 for volumes",
+        help="mean square error up to which a block needs no network, or no training: 1e-4 is 40 dB; 5e-3 for volumes",
+    )
+    add(
+        "--stop_ratio",
+        type=float,
+        default=1.0,
+        help="part of loss_thr at which a block stops training: below 1, networks that are there get better",
     )
     add("--target_psnr", type=float, help="dB of a picture at which a run ends; looked at after every validation")
     add("--target_iou", type=float, help="likewise of a volume")
@@ -294,7 +301,7 @@ def check_options(options: Namespace) -> None:
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"--{name} {value}: a positive number works")
-    for name in ("loss_thr", "save_every"):
+    for name in ("loss_thr", "stop_ratio", "save_every"):
         value = getattr(options, name)
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"--{name} {value}: zero or a positive number works")

@@ -413,7 +413,7 @@ def train(
     """Lightning's part of `fit_part`."""
     options, ranks, device = job.options, job.ranks, job.device
     callbacks = [
-        BlockPruning(options.loss_thr),
+        BlockPruning(options.loss_thr * options.stop_ratio),
         EarlyStopping("val/n_training_blocks", patience=sys.maxsize, stopping_threshold=0.5),
         StateSaver(lambda state: job.run.save_state(index, rows, state), options.save_every, job.stop),
     ]

@@ -158,6 +158,20 @@ def test_converged_blocks_leave_and_a_level_without_any_ends_early(command, tmp_
     assert psnr(MINER.load("ckpts/exp").decode(), read_picture("ramp.png").values) > 30
 
 
+def test_blocks_that_stop_later_get_better(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for ratio in (1, 0.2):
+        name = ["--exp_name", f"stop{ratio}"]
+        outcome = command("train.py", *SMALL_FIT, *name, "--loss_thr", 1e-3, "--stop_ratio", ratio)
+        assert outcome.status == 0, outcome.error
+        found.append(json.loads((tmp_path / f"ckpts/stop{ratio}/metrics.json").read_text()))
+    early, late = found
+    assert late["psnr"] > early["psnr"] + 1
+    assert late["points_trained"] > early["points_trained"]
+    assert late["levels"][2]["parameters"] == early["levels"][2]["parameters"]
+
+
 @pytest.mark.parametrize("max_blocks", [1000, 10])
 def test_a_run_ends_at_its_target(command, tmp_path, monkeypatch, astronaut, small_run, max_blocks):
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,212 @@
+"""What each choice of the method is worth: quality, parameters, points trained and seconds over several signals.
+
+    python -m benchmarks.ablation STUDY DATA RESULTS [--seeds 2] [--only WORD ...]
+
+STUDY is images or meshes, DATA a folder of pictures or meshes (their names are in this file; those that are missing are
+left out), RESULTS a file of one line of JSON a fit, from which a study that was stopped goes on. Every variant is
+compared with the first one, signal by signal and seed by seed: the table gives means, and the worst and the best.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import preprocess_mesh
+import train
+from opt import PRESETS
+
+PICTURES = {  # and the size that they are fitted at, if not their own
+    "kodak/kodim05.png": None,
+    "kodak/kodim08.png": None,
+    "kodak/kodim19.png": None,
+    "kodak/kodim23.png": None,
+    "small/skimage_astronaut.png": None,
+    "small/skimage_retina.jpg": None,
+    "pluto_gray_4408x4344.jpg": (1024, 1024),
+    "forest_6016x4016.jpg": (1200, 800),
+    "city_singapore_3840x2160.jpg": (1280, 720),
+    "mars_hirise_4096x2160.jpg": (1280, 675),
+}
+MESHES = ("bunny.ply", "armadillo.ply", "lucy.ply")
+N_VOXELS = 256
+
+Options = dict[str, Any]
+
+PICTURE_SEED: Options = dict(n_scales=4, use_pe=True, n_layers=3, num_epochs=[50, 50, 50, 200])
+MESH_SEED: Options = dict(
+    task="mesh",
+    patch_size=16,
+    batch_size=512,
+    n_scales=3,
+    use_pe=True,
+    n_freq=5,
+    n_layers=2,
+    n_hidden=8,
+    loss_thr=5e-3,
+    num_epochs=[50, 50, 150],
+)
+OF_SEED: dict[str, dict[str, Options]] = {  # one change each
+    "images": {
+        "betas 0.9 0.99": dict(betas=[0.9, 0.99]),
+        "betas 0.8 0.99, lr 6e-2": dict(betas=[0.8, 0.99], lr=6e-2),
+        "lr 6e-2": dict(lr=6e-2),
+        "Adam, lr 3e-3": dict(optimizer="adam", lr=3e-3),
+        "a 0.3": dict(a=0.3),
+        "n_freq 5": dict(n_freq=5),
+        "harmonics": dict(frequencies="harmonics"),
+        "harmonics, a 0.5": dict(frequencies="harmonics", a=0.5),
+        "2 layers of 40": dict(n_layers=2, n_hidden=40),
+        "4 layers of 16": dict(n_layers=4, n_hidden=16),
+        "batches of 128": dict(batch_size=128),
+        "batches of 512": dict(batch_size=512),
+        "patches of 16, 9 units": dict(patch_size=16, n_hidden=9, batch_size=64),
+        "3 scales": dict(n_scales=3, num_epochs=[50, 50, 200]),
+        "threshold 2e-4": dict(loss_thr=2e-4),
+        "blocks stop at 4e-5": dict(stop_ratio=0.4),
+        "validation every 25": dict(val_freq=25),
+    },
+    "meshes": {
+        "betas 0.8 0.99": dict(betas=[0.8, 0.99]),
+        "a 0.3": dict(a=0.3),
+        "3 frequencies": dict(n_freq=3),
+        "2 harmonics": dict(n_freq=2, frequencies="harmonics"),
+        "2 harmonics, a 0.5, betas 0.8 0.99": dict(n_freq=2, frequencies="harmonics", a=0.5, betas=[0.8, 0.99]),
+        "1 harmonic, 3 layers, a 0.5, betas 0.8 0.99": dict(
+            n_freq=1, frequencies="harmonics", n_layers=3, a=0.5, betas=[0.8, 0.99]
+        ),
+        "no encoding, 4 layers of 10, a 0.5, betas 0.8 0.99": dict(
+            use_pe=False, n_layers=4, n_hidden=10, a=0.5, betas=[0.8, 0.99]
+        ),
+        "blocks stop at 2e-3": dict(stop_ratio=0.4),
+    },
+}
+OF_BEST: dict[str, dict[str, Options]] = {  # taken back, or changed further
+    "images": {
+        "octaves": dict(frequencies="octaves"),
+        "4 frequencies, 20 units": dict(n_freq=4, n_hidden=20),
+        "5 frequencies, 19 units": dict(n_freq=5, n_hidden=19),
+        "8 frequencies, 16 units": dict(n_freq=8, n_hidden=16),
+        "a 0.1": dict(a=0.1),
+        "a 0.3": dict(a=0.3),
+        "a 0.8": dict(a=0.8),
+        "betas 0.9 0.999": dict(betas=[0.9, 0.999]),
+        "betas 0.9 0.99": dict(betas=[0.9, 0.99]),
+        "lr 3e-2": dict(lr=3e-2),
+        "lr 6e-2": dict(lr=6e-2),
+        "batches of 256": dict(batch_size=256),
+        "batches of 64": dict(batch_size=64),
+        "2 layers of 29": dict(n_layers=2, n_hidden=29),
+        "4 layers of 14": dict(n_layers=4, n_hidden=14),
+        "12 units": dict(n_hidden=12),
+        "blocks stop at 1e-4": dict(stop_ratio=1.0),
+        "blocks stop at 2e-5": dict(stop_ratio=0.2),
+        "validation every 25": dict(val_freq=25),
+    },
+    "meshes": {},
+}
+
+
+def variants(study: str) -> dict[str, Options]:
+    seed = PICTURE_SEED if study == "images" else MESH_SEED
+    best = seed | PRESETS["best"].get("image" if study == "images" else "mesh", {})
+    found = {"seed": seed}
+    found |= {f"seed, {name}": seed | change for name, change in OF_SEED[study].items()}
+    found |= {"best": best}
+    return found | {f"best, {name}": best | change for name, change in OF_BEST[study].items()}
+
+
+def signals(study: str, data: Path, place: Path) -> dict[str, Options]:
+    """Options that name each signal; occupancy grids are made once, in a folder."""
+    if study == "images":
+        sizes = {name: size for name, size in PICTURES.items() if (data / name).exists()}
+        return {
+            name: dict(path=str(data / name)) | ({"input_size": list(size)} if size else {})
+            for name, size in sizes.items()
+        }
+    found = {}
+    for name in MESHES:
+        if (data / name).exists():
+            grid = place / "occupancy" / f"{Path(name).stem}_{N_VOXELS}.npy"
+            if not grid.exists():
+                call(preprocess_mesh.cli, ["--N", N_VOXELS, "--M", 1, "--T", 1, "--path", data / name], place)
+            found[name] = dict(path=str(grid))
+    return found
+
+
+def call(program: Any, arguments: list[Any], place: Path) -> None:
+    """Run a command of this project in this process, silently, in a folder."""
+    argv, sys.argv = sys.argv, ["program", *map(str, arguments)]
+    said = io.StringIO()
+    try:
+        with contextlib.chdir(place), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            program()
+    except SystemExit as end:
+        if end.code:
+            raise SystemExit(f"{' '.join(sys.argv)}: {said.getvalue()[-500:]}{end.code}") from end
+    finally:
+        sys.argv = argv
+
+
+def fit(options: Options, place: Path) -> dict[str, float]:
+    arguments: list[Any] = []
+    for name, value in options.items():
+        arguments += [f"--{name}", *(value if isinstance(value, list | tuple) else [value])]
+    call(train.cli, [*arguments, "--overwrite"], place)
+    metrics = json.loads((place / "ckpts" / "exp" / "metrics.json").read_text())
+    kept = {name: metrics[name] for name in ("parameters", "points_trained")}
+    return kept | {"quality": metrics.get("psnr", metrics.get("iou")), "seconds": metrics["seconds"]["fit"]}
+
+
+def row(name: str, fits: list[dict[str, float]], base: list[dict[str, float]]) -> str:
+    gains = [mine["quality"] - theirs["quality"] for mine, theirs in zip(fits, base, strict=True)]
+
+    def ratio(what: str) -> float:
+        return statistics.geometric_mean(mine[what] / theirs[what] for mine, theirs in zip(fits, base, strict=True))
+
+    quality = statistics.mean(one["quality"] for one in fits)
+    digits = 2 if quality > 1 else 5
+    ratios = " | ".join(f"{ratio(what):.2f}" for what in ("parameters", "points_trained", "seconds"))
+    spread = f"{min(gains):+.{digits}f} .. {max(gains):+.{digits}f}"
+    return f"| {name} | {quality:.{digits}f} | {statistics.mean(gains):+.{digits}f} | {spread} | {ratios} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=OF_SEED)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", nargs="+", help="variants that have one of these words, besides the first")
+    options = parser.parse_args()
+    options.results.touch()
+    done = {one["key"]: one["fit"] for one in map(json.loads, options.results.read_text().splitlines())}
+    quality = "PSNR, dB" if options.study == "images" else "IoU"
+    print(f"| variant | {quality} | gain | worst .. best | parameters | points | seconds |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as place:
+        found, base = signals(options.study, options.data.resolve(), Path(place)), None
+        for number, (name, variant) in enumerate(variants(options.study).items()):
+            if number and options.only and not any(word in name for word in options.only):
+                continue
+            fits = []
+            for seed in range(options.seeds):
+                for signal, named in found.items():
+                    key = json.dumps([variant, signal, named.get("input_size"), seed], sort_keys=True)
+                    if key not in done:
+                        done[key] = fit(variant | named | {"seed": seed}, Path(place))
+                        with options.results.open("a") as file:
+                            file.write(json.dumps({"key": key, "fit": done[key]}) + os.linesep)
+                    fits.append(done[key])
+            base = base or fits
+            print(row(name, fits, base), flush=True)
+
+
+if __name__ == "__main__":
+    main()
