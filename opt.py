@@ -118,6 +118,13 @@ def make_parser() -> ArgumentParser:
         default="octaves",
         help="those of the encoding: 1, 2, 4, ... or, better, 3, 6, 9, ... over half a block",
     )
+    add(
+        "--arch",
+        choices=["gaussian", "sine"],
+        default="gaussian",
+        help="hidden activations: Gaussians, with a sine or sigmoid at the end, or sines, with nothing (SIREN)",
+    )
+    add("--omega", type=float, help="frequency of --arch sine (default: 150 for images, 30 for volumes)")
     add("--n_layers", type=int, default=4, help="linear layers of a network; 3 with --use_pe")
     add("--n_hidden", type=int, default=20, help="hidden units of a layer")
     add("--a", type=float, default=0.1, help="initial width of the activations")
@@ -297,7 +304,7 @@ def check_options(options: Namespace) -> None:
     for name, minimum in least.items():
         if getattr(options, name) is not None and getattr(options, name) < minimum:
             raise InputError(f"--{name} {getattr(options, name)}: at least {minimum} works")
-    for name in ("lr", "a", "max_memory", "max_seconds", "target_psnr", "target_iou"):
+    for name in ("lr", "a", "omega", "max_memory", "max_seconds", "target_psnr", "target_iou"):
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"--{name} {value}: a positive number works")

@@ -583,12 +583,16 @@ def encoding_of(options: Namespace) -> tuple[float, ...] | None:
 
 
 def network_shape(n_channels: int, level: int, options: Namespace) -> dict[str, Any]:
+    omega, output = None, "sine" if is_residual(options, level) else "sigmoid"
+    if options.arch == "sine":
+        omega, output = options.omega or (150.0 if options.task == "image" else 30.0), "linear"
     return dict(
         n_in=encoded_width(n_dims(options), encoding_of(options)),
         n_out=n_channels,
         n_layers=options.n_layers,
         n_hidden=options.n_hidden,
-        output="sine" if is_residual(options, level) else "sigmoid",
+        output=output,
+        omega=omega,
     )
 
 

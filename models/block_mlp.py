@@ -13,22 +13,24 @@ from torch import Tensor, nn
 
 from utils.rng import block_uniform
 
-Output = Literal["sigmoid", "sine"]
+Output = Literal["sigmoid", "sine", "linear"]
 
 _WIDE_INPUT = 64
 
 
 class BlockMLP(nn.Module):
-    """n_blocks MLPs with Gaussian hidden activations (Ramasinghe and Lucey, arXiv 2111.15135).
+    """n_blocks MLPs with Gaussian (Ramasinghe and Lucey, arXiv 2111.15135) or sine hidden activations (Sitzmann et al.,
+    SIREN, NeurIPS 2020).
 
-    hidden layers   h = exp(-x^2 / (2 a^2)), one trainable a a block and layer
+    hidden layers   h = exp(-x^2 / (2 a^2)), one trainable a a block and layer; with omega h = sin(omega x)
     output sigmoid  the signal itself
     output sine     a residual, amplitude * sin(a x), a trainable, the amplitude fixed
+    output linear   either, x itself
 
     Parameters
         weight.{l}  (n_blocks, n_in, n_out)
         bias.{l}    (n_blocks, 1, n_out)
-        a.{l}       (n_blocks, 1, 1), of each hidden layer and of a sine output
+        a.{l}       (n_blocks, 1, 1), of each Gaussian hidden layer and of a sine output
     Buffers
         amplitude   (n_blocks, 1, 1), read by a sine output only
     """
@@ -42,15 +44,19 @@ class BlockMLP(nn.Module):
         n_layers: int,
         n_hidden: int,
         output: Output,
+        omega: float | None = None,
         a: float = 0.1,
     ):
         super().__init__()
         if output not in get_args(Output):
             raise ValueError(f"output {output!r} is none of {get_args(Output)}")
-        self.shape = dict(n_in=n_in, n_out=n_out, n_layers=n_layers, n_hidden=n_hidden, output=output)
+        if not (omega is None or (isinstance(omega, float) and 0 < omega < math.inf)):
+            raise ValueError(f"omega {omega!r} is no positive number")
+        self.shape = dict(n_in=n_in, n_out=n_out, n_layers=n_layers, n_hidden=n_hidden, output=output, omega=omega)
         self.output = output
+        self.omega = omega
         widths = [n_in, *[n_hidden] * (n_layers - 1), n_out]
-        n_widths = n_layers if output == "sine" else n_layers - 1
+        n_widths = (n_layers - 1 if omega is None else 0) + (output == "sine")
         self.weight = nn.ParameterList(torch.zeros(n_blocks, fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
         self.bias = nn.ParameterList(torch.zeros(n_blocks, 1, fan_out) for fan_out in widths[1:])
         self.a = nn.ParameterList(torch.full((n_blocks, 1, 1), a) for _ in range(n_widths))
@@ -77,11 +83,13 @@ class BlockMLP(nn.Module):
             (n_blocks, n_points, n_out) prediction, in units of the signal
         """
         x = _shared_product(coords, self.weight[0]) + self.bias[0]
-        for weight, bias, a in zip(self.weight[1:], self.bias[1:], self.a, strict=False):
-            x = torch.exp(-(x**2) / (2 * a**2))
-            x = torch.baddbmm(bias, x, weight)
+        for layer, (weight, bias) in enumerate(zip(self.weight[1:], self.bias[1:], strict=True)):
+            h = torch.exp(-(x**2) / (2 * self.a[layer] ** 2)) if self.omega is None else torch.sin(self.omega * x)
+            x = torch.baddbmm(bias, h, weight)
         if self.output == "sigmoid":
             return 0.5 + 0.5 * torch.tanh(0.5 * x)  # torch.sigmoid rounds by where a value lies in memory
+        if self.output == "linear":
+            return x
         return self.amplitude * torch.sin(self.a[-1] * x)
 
     def select(self, rows: Tensor | slice) -> "BlockMLP":
@@ -105,7 +113,7 @@ class BlockMLP(nn.Module):
 
     @torch.no_grad()
     def silence_(self, rows: Tensor) -> None:
-        """Make some blocks predict a constant: no residual, or as a signal 1/2."""
+        """Make some blocks predict a constant: no residual, or as a signal 1/2 (black where the output is linear)."""
         for parameter in (self.weight[-1], self.bias[-1]):
             parameter[rows] = 0
 
@@ -123,6 +131,9 @@ def _shared_product(coords: Tensor, weight: Tensor) -> Tensor:
 def init_blocks_(network: BlockMLP, blocks: Tensor, seed: int, level: int) -> None:
     """Draw weights and biases uniform in +-1/sqrt(fan_in), a function of (seed, level, index in the grid) alone.
 
+    With sines weights are in +-sqrt(6/fan_in)/omega, those of the first layer in +-1/fan_in (Sitzmann et al.,
+    section 3.2).
+
     Inputs
         blocks: (n_blocks,) ascending indices in the grid of the level
     """
@@ -131,5 +142,8 @@ def init_blocks_(network: BlockMLP, blocks: Tensor, seed: int, level: int) -> No
     values = iter(block_uniform(seed, level, blocks, sum(sizes)).split(sizes, dim=1))
     for layer in layers:
         fan_in = layer[0].shape[1]
-        for parameter in layer:
-            parameter.copy_(next(values).view(parameter.shape) / math.sqrt(fan_in))
+        divisors = [math.sqrt(fan_in)] * 2
+        if network.omega is not None:
+            divisors[0] = fan_in if layer is layers[0] else math.sqrt(fan_in / 6) * network.omega
+        for parameter, divisor in zip(layer, divisors, strict=True):
+            parameter.copy_(next(values).view(parameter.shape) / divisor)

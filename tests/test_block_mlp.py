@@ -13,6 +13,7 @@ SHAPES = [
     dict(n_in=2, n_out=1, n_layers=4, n_hidden=20, output="sigmoid"),
     dict(n_in=7, n_out=4, n_layers=2, n_hidden=20, output="sine"),
     dict(n_in=210, n_out=1, n_layers=2, n_hidden=8, output="sine"),
+    dict(n_in=2, n_out=3, n_layers=4, n_hidden=8, output="linear", omega=30.0),
 ]
 
 
@@ -38,10 +39,10 @@ def test_batched_blocks_equal_separate_mlps(shape):
         for layer in range(shape["n_layers"]):
             x = x @ network.weight[layer][block] + network.bias[layer][block]
             if layer < shape["n_layers"] - 1:
-                x = torch.exp(-0.5 * (x / network.a[layer][block]) ** 2)
+                x = torch.sin(30 * x) if "omega" in shape else torch.exp(-0.5 * (x / network.a[layer][block]) ** 2)
         if shape["output"] == "sine":
             x = network.amplitude[block] * torch.sin(network.a[-1][block] * x)
-        else:
+        elif shape["output"] == "sigmoid":
             x = 1 / (1 + torch.exp(-x))
         torch.testing.assert_close(together[block], x)
 
@@ -61,6 +62,17 @@ def test_initial_weights_fill_the_interval_that_the_fan_in_sets():
         for parameter in (weight, bias):
             assert 0.99 * bound < parameter.abs().max() <= bound
     assert all((a == 0.1).all() for a in network.a)
+
+
+def test_initial_weights_of_sines_keep_the_spread_of_their_layers():
+    """Before each sine but the first lies about a normal distribution of standard deviation 1 (SIREN, theorem 1.8)."""
+    network = BlockMLP(50, n_in=2, n_out=3, n_layers=4, n_hidden=60, output="linear", omega=150.0)
+    init_blocks_(network, torch.arange(50), seed=0, level=0)
+    assert network.n_parameters == 50 * (180 + 2 * 3660 + 183), "no widths"
+    x = block_coords((32, 32)) @ network.weight[0] + network.bias[0]
+    for weight in network.weight[1:3]:
+        x = torch.sin(150 * x) @ weight
+        assert 0.8 < (150 * x).std() < 1.2
 
 
 def test_initial_weights_belong_to_the_place_in_the_grid():

@@ -22,6 +22,8 @@ CASES = [  # points, points a batch, blocks, network
     (27, 27, 11, dict(n_in=210, n_out=1, n_layers=2, n_hidden=8, output="sine")),
     (27, 5, 3, dict(n_in=3, n_out=2, n_layers=5, n_hidden=1, output="sigmoid")),
     (300, 299, 3, dict(n_in=21, n_out=3, n_layers=3, n_hidden=67, output="sine")),  # the last batch has one point
+    (112, 48, 5, dict(n_in=2, n_out=3, n_layers=4, n_hidden=9, output="linear", omega=30.0)),
+    (100, 30, 3, dict(n_in=2, n_out=1, n_layers=3, n_hidden=20, output="sine", omega=5.5)),
     (16, 16, 1000, dict(n_in=2, n_out=1, n_layers=2, n_hidden=7, output="sigmoid")),
 ]
 N_EPOCHS = 5

@@ -1,6 +1,7 @@
 /* Train and evaluate the block MLPs of one shape on a CPU: the fused twin of reference.py and of BlockMLP.forward.
 
-   Compiled for one network: N_IN, N_HIDDEN, N_OUT, N_LAYERS and SINE (the output, else sigmoid) are constants.
+   Compiled for one network: N_IN, N_HIDDEN, N_OUT, N_LAYERS are constants; SINE or LINEAR tell the output, else it is a
+   sigmoid; with OMEGA hidden layers are sin(OMEGA x), else Gaussians with a width a.
    A block is computed by itself, so threads may share out the blocks in any way. Points lie along vectors, and products
    keep a tile of outputs in registers. The gradients of a batch are scaled by the block's loss when it is complete.
 
@@ -33,7 +34,11 @@
 #define STEP (STRIP * LANES)       /* points of a strip */
 #define POINTS 256                 /* points of a tile: activations of a tile stay in cache */
 #define ROW (POINTS + 16)          /* rows of a power of two would share their cache lines' places */
+#ifdef OMEGA
+#define N_WIDTHS SINE
+#else
 #define N_WIDTHS (N_LAYERS - 1 + SINE)
+#endif
 #define N_PARAMETERS \
     (N_IN * N_HIDDEN + N_HIDDEN + (N_LAYERS - 2) * (N_HIDDEN * N_HIDDEN + N_HIDDEN) + N_HIDDEN * N_OUT + N_OUT + N_WIDTHS)
 #define PADDED ((N_PARAMETERS + LANES - 1) / LANES * LANES)
@@ -47,7 +52,7 @@ typedef float vec4 __attribute__((vector_size(16)));
 typedef struct {
     float x[N_IN][ROW] __attribute__((aligned(64)));
     float h[N_LAYERS - 1][N_HIDDEN][ROW];
-    float z[N_LAYERS - 1][N_HIDDEN][ROW]; /* before the activation; then its gradient */
+    float z[N_LAYERS - 1][N_HIDDEN][ROW]; /* before the activation, or its slope; then the gradient */
     float y[N_OUT][ROW];                  /* target; then the gradient before the last activation */
     float mask[ROW];                      /* 1 where there is a point */
 } Tile;
@@ -139,7 +144,7 @@ INLINE void multiply(const int rows, const int n_k, const float *weight, const i
     }
 }
 
-/* Some units of a hidden layer: z before the activation, h after it. */
+/* Some units of a hidden layer: z before the activation (of a sine its slope), h after it. */
 INLINE void forward_rows(const int rows, const int n_k, const int n_outputs, const float *weight, const float *bias,
                          const float *x, float scale, float *z, float *h)
 {
@@ -148,8 +153,15 @@ INLINE void forward_rows(const int rows, const int n_k, const int n_outputs, con
     multiply(rows, n_k, weight, n_outputs, 1, x, total);
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < STRIP; v++) {
         vec value = total[i][v];
+#ifdef OMEGA
+        vec sine, cosine;
+        sine_and_cosine(value * OMEGA, &sine, &cosine);
+        store(z + i * ROW + v * LANES, cosine * OMEGA);
+        store(h + i * ROW + v * LANES, sine);
+#else
         store(z + i * ROW + v * LANES, value);
         store(h + i * ROW + v * LANES, exponential(value * value * scale));
+#endif
     }
 }
 
@@ -179,9 +191,13 @@ INLINE void backward_rows(const int rows, const int n_outputs, const float *weig
         vec all = {0};
         UNROLL for (int v = 0; v < STRIP; v++) {
             vec before = load(z + i * ROW + v * LANES);
+#ifdef OMEGA
+            vec q = total[i][v] * before;
+#else
             vec q = total[i][v] * load(h + i * ROW + v * LANES) * before;
             *width += q * before;
             q *= 2 * scale;
+#endif
             all += q;
             store(z + i * ROW + v * LANES, q);
         }
@@ -250,12 +266,16 @@ INLINE int weight_at(int layer)
 }
 #define WIDTHS_AT (N_PARAMETERS - N_WIDTHS)
 
-/* -1 / (2 a^2) of each hidden layer. */
+/* -1 / (2 a^2) of each Gaussian hidden layer. */
 INLINE void hidden_scales(const float *parameter, float scale[N_LAYERS - 1])
 {
     for (int l = 0; l < N_LAYERS - 1; l++) {
+#ifdef OMEGA
+        scale[l] = 0;
+#else
         float a = parameter[WIDTHS_AT + l];
         scale[l] = -0.5f / (a * a);
+#endif
     }
 }
 
@@ -281,6 +301,9 @@ INLINE void activate(vec z, float a, float amplitude, vec *prediction, vec *slop
     sine_and_cosine(z * a, prediction, slope);
     *prediction *= amplitude;
     *slope *= amplitude;
+#elif LINEAR
+    *prediction = z;
+    *slope = splat(1);
 #else
     *prediction = 1.0f / (1.0f + exponential(-z));
     *slope = *prediction * (1.0f - *prediction);
@@ -326,11 +349,13 @@ static void tile_gradients(Tile *tile, Block *block, float amplitude, int n)
     for (int l = 0; l < N_LAYERS - 1; l++) {
         const int n_k = l ? N_HIDDEN : N_IN;
         for (int i = 0; i < N_HIDDEN; i++) gradient[weight_at(l) + n_k * N_HIDDEN + i] += sum(bias[l][i]);
+#ifndef OMEGA
         gradient[WIDTHS_AT + l] += sum(width[l]) * (-2 * scale[l] / parameter[WIDTHS_AT + l]);
+#endif
     }
     for (int i = 0; i < N_OUT; i++) gradient[weight_at(N_LAYERS - 1) + N_HIDDEN * N_OUT + i] += sum(last_bias[i]);
 #if SINE
-    gradient[WIDTHS_AT + N_LAYERS - 1] += sum(width[N_LAYERS - 1]);
+    gradient[N_PARAMETERS - 1] += sum(width[N_LAYERS - 1]);
 #endif
     block->squares += sum(squares);
 }

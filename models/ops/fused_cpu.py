@@ -101,13 +101,16 @@ def _threads(n_threads: int) -> ThreadPoolExecutor:
 
 
 @lru_cache
-def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str) -> ctypes.CDLL:
+def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str, omega: float | None = None) -> ctypes.CDLL:
     """The library for a shape of network, compiled where this machine has not got it yet.
 
     Errors
         KernelError where there is no compiler (the package ziglang), or it fails
     """
-    constants = dict(N_IN=n_in, N_OUT=n_out, N_LAYERS=n_layers, N_HIDDEN=n_hidden, SINE=int(output == "sine"))
+    constants = dict(N_IN=n_in, N_OUT=n_out, N_LAYERS=n_layers, N_HIDDEN=n_hidden)
+    constants |= dict(SINE=int(output == "sine"), LINEAR=int(output == "linear"))
+    if omega is not None:
+        constants["OMEGA"] = f"{float(omega)!r}f"
     flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
     try:
         compiler = version("ziglang")

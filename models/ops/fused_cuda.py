@@ -119,6 +119,7 @@ def _forward(
     widths,
     n_hidden: tl.constexpr,
     n_layers: tl.constexpr,
+    omega: tl.constexpr,
     p_hidden: tl.constexpr,
     precision: tl.constexpr,
 ):
@@ -130,7 +131,10 @@ def _forward(
         z = tl.dot(after[layer], weights[layer], input_precision=precision) + biases[layer][None, :]
         before = before + (z,)
         if layer < n_layers - 1:
-            h = tl.exp(z * z * (-0.5 / (widths[layer] * widths[layer])))
+            if omega > 0:
+                h = tl.sin(z * omega)
+            else:
+                h = tl.exp(z * z * (-0.5 / (widths[layer] * widths[layer])))
             after = after + (tl.where(real, h, 0.0),)
     return before, after
 
@@ -179,6 +183,9 @@ def _fit(
     n_out: tl.constexpr,
     n_layers: tl.constexpr,
     sine: tl.constexpr,
+    linear: tl.constexpr,
+    omega: tl.constexpr,
+    n_widths: tl.constexpr,
     n_parameters: tl.constexpr,
     p_in: tl.constexpr,
     p_hidden: tl.constexpr,
@@ -187,7 +194,6 @@ def _fit(
     precision: tl.constexpr,
 ):
     block = tl.program_id(0).to(tl.int64)
-    n_widths: tl.constexpr = n_layers if sine else n_layers - 1
     row = parameters + block * n_parameters
     first_row = firsts + block * n_parameters
     second_row = seconds + block * n_parameters
@@ -227,13 +233,16 @@ def _fit(
             wanted = here[:, None] & (i[None, :] < n_out)
             at = target + (block * n_points + point[:, None]) * n_out + i[None, :]
             y = tl.load(at, mask=wanted, other=0.0)
-            before, after = _forward(x, weights, biases, widths, n_hidden, n_layers, p_hidden, precision)
+            before, after = _forward(x, weights, biases, widths, n_hidden, n_layers, omega, p_hidden, precision)
 
             z = before[n_layers - 1]
             if sine:
-                phase = z * widths[n_layers - 1]
+                phase = z * widths[n_widths - 1]
                 prediction = amplitude * tl.sin(phase)
                 slope = amplitude * tl.cos(phase)
+            elif linear:
+                prediction = z
+                slope = tl.full(z.shape, 1.0, tl.float32)
             else:
                 prediction = 1.0 / (1.0 + tl.exp(-z))
                 slope = prediction * (1.0 - prediction)
@@ -242,8 +251,8 @@ def _fit(
             gradient = error * slope
             sine_gradient = ()
             if sine:
-                sine_gradient = (width_gradients[n_layers - 1] + tl.sum(gradient * z),)
-                gradient = gradient * widths[n_layers - 1]
+                sine_gradient = (width_gradients[n_widths - 1] + tl.sum(gradient * z),)
+                gradient = gradient * widths[n_widths - 1]
 
             new_weights = ()
             new_biases = ()
@@ -255,11 +264,15 @@ def _fit(
                 new_biases = (bias_gradients[layer] + tl.sum(gradient, axis=0),) + new_biases
                 if layer > 0:
                     z = before[layer - 1]
-                    inner = tl.dot(gradient, tl.trans(weights[layer]), input_precision=precision) * after[layer] * z
-                    width = widths[layer - 1]
-                    squared = width * width
-                    new_widths = (width_gradients[layer - 1] + tl.sum(inner * z) / (squared * width),) + new_widths
-                    gradient = inner * (-1.0 / squared)
+                    inner = tl.dot(gradient, tl.trans(weights[layer]), input_precision=precision)
+                    if omega > 0:
+                        gradient = inner * tl.cos(z * omega) * omega
+                    else:
+                        inner = inner * after[layer] * z
+                        width = widths[layer - 1]
+                        squared = width * width
+                        new_widths = (width_gradients[layer - 1] + tl.sum(inner * z) / (squared * width),) + new_widths
+                        gradient = inner * (-1.0 / squared)
             weight_gradients = new_weights
             bias_gradients = new_biases
             width_gradients = new_widths + sine_gradient
@@ -308,6 +321,9 @@ def _predict(
     n_out: tl.constexpr,
     n_layers: tl.constexpr,
     sine: tl.constexpr,
+    linear: tl.constexpr,
+    omega: tl.constexpr,
+    n_widths: tl.constexpr,
     n_parameters: tl.constexpr,
     p_in: tl.constexpr,
     p_hidden: tl.constexpr,
@@ -316,7 +332,6 @@ def _predict(
     precision: tl.constexpr,
 ):
     block = tl.program_id(0).to(tl.int64)
-    n_widths: tl.constexpr = n_layers if sine else n_layers - 1
     row = parameters + block * n_parameters
     weights, biases = _load_layers(row, n_in, n_hidden, n_out, n_layers, p_in, p_hidden, p_out)
     widths = _load_widths(row, n_parameters, n_widths)
@@ -326,10 +341,12 @@ def _predict(
     for done in range(0, n_points, tile):
         point = done + tl.arange(0, tile)[:, None]
         x = tl.load(coords + point * n_in + k[None, :], mask=(point < n_points) & (k[None, :] < n_in), other=0.0)
-        before, _ = _forward(x, weights, biases, widths, n_hidden, n_layers, p_hidden, precision)
+        before, _ = _forward(x, weights, biases, widths, n_hidden, n_layers, omega, p_hidden, precision)
         z = before[n_layers - 1]
         if sine:
-            values = amplitude * tl.sin(z * widths[n_layers - 1])
+            values = amplitude * tl.sin(z * widths[n_widths - 1])
+        elif linear:
+            values = z
         else:
             values = 1.0 / (1.0 + tl.exp(-z))
         at = out + (block * n_points + point) * n_out + i[None, :]
@@ -387,7 +404,9 @@ def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
     return out
 
 
-def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str) -> dict[str, Any]:
+def kernel(
+    n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str, omega: float | None = None
+) -> dict[str, Any]:
     """The constants that the kernels are compiled for.
 
     Errors
@@ -397,6 +416,7 @@ def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str) -> 
     if p_in > _WIDEST_INPUT or p_hidden > _WIDEST_LAYER or p_out > _WIDEST_LAYER:
         raise KernelError(f"a network {n_in}-{n_hidden}-{n_out} is too wide for it")
     sine = output == "sine"
+    n_widths = (n_layers - 1 if omega is None else 0) + sine
     sizes = [(n_in + 1) * n_hidden, *[(n_hidden + 1) * n_hidden] * (n_layers - 2), (n_hidden + 1) * n_out]
     return dict(
         n_in=n_in,
@@ -404,7 +424,10 @@ def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str) -> 
         n_out=n_out,
         n_layers=n_layers,
         sine=sine,
-        n_parameters=sum(sizes) + n_layers - 1 + sine,
+        linear=output == "linear",
+        omega=omega or 0.0,
+        n_widths=n_widths,
+        n_parameters=sum(sizes) + n_widths,
         p_in=p_in,
         p_hidden=p_hidden,
         p_out=p_out,
