@@ -9,6 +9,7 @@ compared with the first one, signal by signal and seed by seed: the table gives 
 
 import argparse
 import contextlib
+import gc
 import io
 import json
 import os
@@ -108,6 +109,7 @@ OF_BEST: dict[str, dict[str, Options]] = {  # taken back, or changed further
         "blocks stop at 1e-4": dict(stop_ratio=1.0),
         "blocks stop at 2e-5": dict(stop_ratio=0.2),
         "validation every 25": dict(val_freq=25),
+        "sines, omega 10, Adam, lr 5e-3": dict(arch="sine", omega=10, optimizer="adam", lr=5e-3),
     },
     "meshes": {},
 }
@@ -142,6 +144,8 @@ def signals(study: str, data: Path, place: Path) -> dict[str, Options]:
 
 def call(program: Any, arguments: list[Any], place: Path) -> None:
     """Run a command of this project in this process, silently, in a folder."""
+    gc.unfreeze()  # a run freezes what it finds, and what an earlier one left is garbage
+    gc.collect()
     argv, sys.argv = sys.argv, ["program", *map(str, arguments)]
     said = io.StringIO()
     try:
