@@ -234,7 +234,10 @@ def parse_options(argv: list[str]) -> Namespace:
     config = {} if path is None else read_config(path)
     given = config | {name: value for name, value in given.items() if value is not None}
     options = parser.parse_object(given)
-    options = parser.parse_object(PRESETS[options.preset][options.task] | given)
+    preset = PRESETS[options.preset].get(options.task)
+    if preset is None:
+        raise InputError(f"--preset {options.preset}: it is for pictures; --preset seed works for volumes")
+    options = parser.parse_object(preset | given)
     check_options(options)
     return options
 

@@ -158,6 +158,32 @@ def test_converged_blocks_leave_and_a_level_without_any_ends_early(command, tmp_
     assert psnr(MINER.load("ckpts/exp").decode(), read_picture("ramp.png").values) > 30
 
 
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+def test_networks_of_sines_are_fitted_pruned_and_read_back(command, tmp_path, monkeypatch, astronaut, backend):
+    monkeypatch.chdir(tmp_path)
+    sines = ["--arch", "sine", "--omega", 10, "--optimizer", "adam", "--lr", 5e-3, "--loss_thr", 1e-3]
+    outcome = command("train.py", *SMALL_FIT, *sines, "--backend", backend)
+    assert outcome.status == 0, outcome.error
+    model = MINER.load("ckpts/small")
+    assert outcome.out.splitlines()[-1] == f"PSNR : {psnr(model.decode(), astronaut):.4f} dB"
+    assert psnr(model.decode(), astronaut) > 30
+    assert all(level.network.omega == 10 and not level.network.a for level in model.levels.values())
+    metrics = json.loads((tmp_path / "ckpts/small/metrics.json").read_text())["levels"]
+    assert metrics[0]["points_trained"] < 200 * 256 * metrics[0]["active_blocks"], "blocks have left"
+
+
+def test_the_best_preset_is_better_than_the_default_with_as_many_parameters(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["--path", ASTRONAUT, "--n_scales", 3, "--num_epochs", 30, 30, 60, "--val_freq", 30, "--input_size", 128]
+    found = []
+    for preset in (["--use_pe", "--n_layers", 3], ["--preset", "best"]):
+        assert command("train.py", *given, *preset, "--overwrite").status == 0
+        found.append(json.loads((tmp_path / "ckpts/exp/metrics.json").read_text()))
+    seed, best = found
+    assert best["psnr"] > seed["psnr"] + 2
+    assert best["parameters"] < 1.05 * seed["parameters"]
+
+
 def test_blocks_that_stop_later_get_better(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = []
@@ -299,6 +325,12 @@ GOOD = ["--path", str(ASTRONAUT), "--input_size", "64", "64"]
         ([*GOOD, "--seed", str(2**64)], "less than 2^63 works"),
         ([*GOOD, "--input_size", "4000000000", "4"], "--input_size 4000000000 4: sizes from 1 to 1048576 work"),
         ([*GOOD, "--input_size", "6e1"], "--input_size: Expected a int. Got value: 60.0"),
+        ([*GOOD, "--betas", "0.9"], "--betas 0.9: two numbers from 0 to below 1 work"),
+        ([*GOOD, "--betas", "0.9", "1"], "--betas 0.9 1.0: two numbers"),
+        ([*GOOD, "--omega", "0"], "--omega 0.0: a positive number works"),
+        ([*GOOD, "--target_iou", "0.9"], "--target_iou 0.9: an image has --target_psnr"),
+        ([*GOOD, "--preset", "worst"], "--preset: invalid choice: 'worst'"),
+        ([*GOOD, "--preset", "best", "--task", "mesh"], "--preset seed works for volumes"),
         ([*GOOD, "--task", "mesh"], "--input_size 64 64: a volume takes W H D, or one number"),
     ],
 )
