@@ -78,6 +78,7 @@ _VISIT_STEPS = 2048
 _VISIT_POINTS = {"cpu": 2**24}
 _VISIT_POINTS_ON_DEVICE = 2**30
 _SSIM_PIXELS, _SSIM_BANDS = 2**23, 8
+_SSIM_WINDOW = 2**21  # values decoded at once
 _PYRAMIDS = Path("ckpts") / ".levels"
 
 
@@ -564,7 +565,7 @@ def similarity(model: MINER, signal: Raster, b_chunks: int) -> float | None:
     values = []
     for start in starts:
         band = Similarity()
-        for window, decoded in model.decode_windows(0, ((start, start + rows), (0, width)), b_chunks=b_chunks):
+        for window, decoded in model.decode_windows(0, ((start, start + rows), (0, width)), 1, b_chunks, _SSIM_WINDOW):
             band.add(decoded.cpu(), signal.read(window))
         values.append(band.value)
     return None if None in values else sum(values) / len(values)

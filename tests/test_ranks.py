@@ -190,10 +190,12 @@ def test_merging_undoes_splitting(size):
         "n_epochs_done": 4,
         "period_loss": torch.rand(5),
         "n_diverged": 1,
+        "block_epochs": 1,
     }
     pieces = [split_state(state, rank, size) for rank in range(size)]
     assert all((piece["epochs_done"].diff() >= 0).all() for piece in pieces), "those that are as far lie together"
     merged = merge_states(pieces)
+    assert merged["block_epochs"] == 1
     assert merged["n_diverged"] == 1
     order = merged["training_blocks"].argsort()
     assert torch.equal(merged["training_blocks"][order], training)

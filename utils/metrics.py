@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 _SSIM_WINDOW = 11
-_SSIM_ROWS, _SSIM_VALUES = 32, 2**21  # of a strip: at least, and at most where that is more
+_SSIM_ROWS, _SSIM_VALUES = 32, 2**19  # of a strip: at least, and at most where that is more
 
 
 def n_colours(n_channels: int) -> int:
