@@ -24,8 +24,18 @@ _NOT_IDENTIFYING = (
     *("exp_name", "log_image", "b_chunks", "backend", "accelerator"),
 )
 
+_PAPER = dict(
+    arch="sine",
+    n_layers=4,
+    n_hidden=9,
+    weight_sharing="copy",
+    optimizer="adam",
+    lr=5e-4,
+    loss_thr=2e-7,
+)
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "seed": {"image": {}, "mesh": {}},
+    "paper": {"image": _PAPER, "mesh": _PAPER},
     "best": {
         "image": dict(
             use_pe=True,
@@ -77,7 +87,8 @@ def make_parser() -> ArgumentParser:
         "--preset",
         choices=list(PRESETS),
         default="seed",
-        help="options of a method, where they are not given: seed, or best, which fits better and faster",
+        help="options of a method, where they are not given: seed; paper, those of the MINER paper; or best, which fits "
+        "better and faster",
     )
 
     # the signal
@@ -125,6 +136,13 @@ def make_parser() -> ArgumentParser:
         help="hidden activations: Gaussians, with a sine or sigmoid at the end, or sines, with nothing (SIREN)",
     )
     add("--omega", type=float, help="frequency of --arch sine (default: 150 for images, 30 for volumes)")
+    add(
+        "--weight_sharing",
+        choices=["none", "copy", "inherit"],
+        default="none",
+        help="what networks start from: nothing; the next coarser network there, halved for images; or its features, "
+        "exactly (the encoding of each finer level is then wider)",
+    )
     add("--n_layers", type=int, default=4, help="linear layers of a network; 3 with --use_pe")
     add("--n_hidden", type=int, default=20, help="hidden units of a layer")
     add("--a", type=float, default=0.1, help="initial width of the activations")

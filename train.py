@@ -36,7 +36,7 @@ from datasets.store import map_levels, read_levels, store_bytes, value_bytes, wr
 from datasets.targets import LevelTarget, Survey
 from launch import Lifeline
 from models.block_mlp import BlockMLP, init_blocks_
-from models.encoding import encode, encoded_width, frequencies
+from models.encoding import encode, encoded_width, frequencies, nested
 from models.level_module import (
     BlockPruning,
     LevelImages,
@@ -50,6 +50,7 @@ from models.level_module import (
 from models.miner import MINER, Level, refine
 from models.ops import choose_backend, reference
 from models.ops.reference import blocks_at_once, points_at_once
+from models.sharing import share_weights_
 from opt import check_size, device_of, epochs_of_level, parse_options, per_axis, recorded_options
 from run import JOINING, Run, check_folder
 from utils.blocks import block_coords
@@ -239,12 +240,12 @@ def print_plan(plan: Plan, source: Source, n_local: int, options: Namespace) -> 
 def fit(job: Job, signals: list[Raster]) -> dict[str, Any]:
     """Fit the levels that are not done yet, coarse to fine; each one's checkpoint is written as it is done."""
     options, run = job.options, job.run
-    start, levels, coarse = time.perf_counter(), [], None
+    start, levels, coarse, level = time.perf_counter(), [], None, None
     for index in reversed(range(options.n_scales)):
         patch_size = per_axis(options.patch_size, n_dims(options))
         target = LevelTarget(signals[index], coarse, patch_size, is_residual(options, index))
         if index not in run.done:
-            fit_level(job, index, target)
+            fit_level(job, index, target, level)
             if job.stop():
                 raise Interrupted
         record = load_level(level_path(run.ckpts, index))
@@ -262,8 +263,12 @@ def fit(job: Job, signals: list[Raster]) -> dict[str, Any]:
     return {"levels": levels[::-1], "seconds": {"fit": time.perf_counter() - start}}
 
 
-def fit_level(job: Job, index: int, target: LevelTarget) -> None:
-    """Train the networks of a level, a part of its blocks after the other, and write its checkpoint."""
+def fit_level(job: Job, index: int, target: LevelTarget, coarser: Level | None) -> None:
+    """Train the networks of a level, a part of its blocks after the other, and write its checkpoint.
+
+    Inputs
+        coarser: the next coarser level, whose networks may be shared
+    """
     run, ranks = job.run, job.ranks
     survey = survey_level(job, target)
     active = survey.active.nonzero().squeeze(1)
@@ -278,7 +283,7 @@ def fit_level(job: Job, index: int, target: LevelTarget) -> None:
             rows = rows_of_state(run, first, len(active))
         blocks = active[rows.start : rows.stop]
         other_sums = sums.sum(0) - sums[blocks].sum(0)
-        part = fit_part(job, index, target, survey, blocks, rows, other_sums, len(parts))
+        part = fit_part(job, index, target, coarser, survey, blocks, rows, other_sums, len(parts))
         first = rows.stop
         if ranks.is_first:
             parts.append(part)
@@ -292,8 +297,7 @@ def fit_level(job: Job, index: int, target: LevelTarget) -> None:
     if ranks.is_first:
         with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=JOINING) as folder:
             network = join_networks(parts, network_shape(target.signal.n_channels, index, job.options), Path(folder))
-            encoding = encoding_of(job.options)
-            level = Level(target.signal.size, target.patch_size, encoding, target.residual, survey.active, network)
+            level = make_level(target, index, survey.active, network, job.options)
             outcome = {
                 "epochs": max((part["epochs"] for part in parts), default=0),
                 "block_epochs": sum(part["block_epochs"] for part in parts),
@@ -324,6 +328,7 @@ def fit_part(
     job: Job,
     index: int,
     target: LevelTarget,
+    coarser: Level | None,
     survey: Survey,
     blocks: Tensor,
     rows: range,
@@ -347,7 +352,10 @@ def fit_part(
     network = BlockMLP(len(mine), a=options.a, **network_shape(target.signal.n_channels, index, options))
     init_blocks_(network, mine, options.seed, index)
     network.amplitude.view(-1).copy_(survey.amplitude[mine])
-    coords = encode(block_coords(target.patch_size), encoding_of(options))
+    level = make_level(target, index, survey.active, network, options)
+    if coarser is not None and options.weight_sharing != "none":
+        share_weights_(level, mine, coarser, options.weight_sharing)
+    coords = encode(block_coords(target.patch_size), level.frequencies)
     module = LevelModule(
         network,
         coords,
@@ -377,8 +385,6 @@ def fit_part(
         run.state = None
     images = None
     if options.log_image and len(mine) == int(survey.active.sum()):
-        size, encoding = target.signal.size, encoding_of(options)
-        level = Level(size, target.patch_size, encoding, target.residual, survey.active, network)
         images = LevelImages(index, level, mine, target.base, options.b_chunks)
     if ranks.max(not module.is_done):
         train(job, index, target, module, blocks, rows, images)
@@ -579,8 +585,17 @@ def n_dims(options: Namespace) -> int:
     return 2 if options.task == "image" else 3
 
 
-def encoding_of(options: Namespace) -> tuple[float, ...] | None:
-    return frequencies(options.n_freq, options.frequencies) if options.use_pe else None
+def make_level(target: LevelTarget, index: int, active: Tensor, network: BlockMLP, options: Namespace) -> Level:
+    encoding = encoding_of(index, options)
+    return Level(target.signal.size, target.patch_size, encoding, target.residual, active, network)
+
+
+def encoding_of(level: int, options: Namespace) -> tuple[float, ...] | None:
+    """The frequencies of a level's encoding."""
+    if not options.use_pe:
+        return None
+    own = frequencies(options.n_freq, options.frequencies)
+    return nested(own, options.n_scales - 1 - level) if options.weight_sharing == "inherit" else own
 
 
 def network_shape(n_channels: int, level: int, options: Namespace) -> dict[str, Any]:
@@ -588,7 +603,7 @@ def network_shape(n_channels: int, level: int, options: Namespace) -> dict[str, 
     if options.arch == "sine":
         omega, output = options.omega or (150.0 if options.task == "image" else 30.0), "linear"
     return dict(
-        n_in=encoded_width(n_dims(options), encoding_of(options)),
+        n_in=encoded_width(n_dims(options), encoding_of(level, options)),
         n_out=n_channels,
         n_layers=options.n_layers,
         n_hidden=options.n_hidden,
@@ -604,7 +619,7 @@ def activation_width(network: BlockMLP) -> int:
 
 def chosen_backend(n_channels: int, device: torch.device, options: Namespace) -> ModuleType:
     """The backend for all levels."""
-    shapes = [network_shape(n_channels, level, options) for level in {0, options.n_scales - 1}]
+    shapes = [network_shape(n_channels, level, options) for level in range(options.n_scales)]
     return choose_backend(options.backend, shapes, device)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import preprocess_mesh
 import train
+from benchmarks.recipes import MESH, PICTURE
 from opt import PRESETS
 
 PICTURES = {  # and the size that they are fitted at, if not their own
@@ -40,19 +41,6 @@ N_VOXELS = 256
 
 Options = dict[str, Any]
 
-PICTURE_SEED: Options = dict(n_scales=4, use_pe=True, n_layers=3, num_epochs=[50, 50, 50, 200])
-MESH_SEED: Options = dict(
-    task="mesh",
-    patch_size=16,
-    batch_size=512,
-    n_scales=3,
-    use_pe=True,
-    n_freq=5,
-    n_layers=2,
-    n_hidden=8,
-    loss_thr=5e-3,
-    num_epochs=[50, 50, 150],
-)
 OF_SEED: dict[str, dict[str, Options]] = {  # one change each
     "images": {
         "betas 0.9 0.99": dict(betas=[0.9, 0.99]),
@@ -116,7 +104,7 @@ OF_BEST: dict[str, dict[str, Options]] = {  # taken back, or changed further
 
 
 def variants(study: str) -> dict[str, Options]:
-    seed = PICTURE_SEED if study == "images" else MESH_SEED
+    seed = PICTURE if study == "images" else MESH
     best = seed | PRESETS["best"].get("image" if study == "images" else "mesh", {})
     found = {"seed": seed}
     found |= {f"seed, {name}": seed | change for name, change in OF_SEED[study].items()}

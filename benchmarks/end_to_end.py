@@ -20,34 +20,14 @@ from pathlib import Path
 import torch
 import yaml
 
+from benchmarks.recipes import MESH, PICTURE
 from models.miner import MINER
 
 ROOT = Path(__file__).resolve().parent.parent
-PLUTO = dict(
-    input_size=[512, 512],
-    patch_size=[32, 32],
-    batch_size=256,
-    n_scales=4,
-    use_pe=True,
-    n_layers=3,
-    num_epochs=[50, 50, 50, 200],
-)
 SHIPPED = {
-    "astronaut, 512x512": PLUTO | dict(path="images/astronaut.png"),
-    "Pluto, 1024x1024": PLUTO | dict(path="images/pluto.png", input_size=[1024, 1024]),
-    "spot, 128^3": dict(
-        task="mesh",
-        path="occupancy/spot_128.npy",
-        patch_size=[16],
-        batch_size=512,
-        n_scales=3,
-        use_pe=True,
-        n_freq=5,
-        n_layers=2,
-        n_hidden=8,
-        loss_thr=5e-3,
-        num_epochs=[50, 50, 150],
-    ),
+    "astronaut, 512x512": PICTURE | dict(path="images/astronaut.png", input_size=[512, 512]),
+    "Pluto, 1024x1024": PICTURE | dict(path="images/pluto.png", input_size=[1024, 1024]),
+    "spot, 128^3": MESH | dict(path="occupancy/spot_128.npy"),
 }
 
 

@@ -23,6 +23,22 @@ def frequencies(n_freq: int, spacing: Spacing) -> tuple[float, ...]:
     return tuple(2.0**k if spacing == "octaves" else 3.0 * (k + 1) for k in range(n_freq))
 
 
+def nested(frequencies: Sequence[float] | None, n_coarser: int) -> tuple[float, ...] | None:
+    """Those of a level whose encoding can tell what that of the next coarser level does: besides its own, half of each
+    of the coarser level's.
+
+    Inputs
+        frequencies: of the coarsest level, and every level's own
+        n_coarser: levels that are coarser
+    """
+    if frequencies is None:
+        return None
+    found = set(frequencies)
+    for _ in range(n_coarser):
+        found = {*frequencies, *(frequency / 2 for frequency in found)}
+    return tuple(sorted(found))
+
+
 def encode(coords: Tensor, frequencies: Sequence[float] | None) -> Tensor:
     """[sin(xP), cos(xP)], P = [f_1 E, ..., f_n E], E by `directions`.
 
@@ -44,6 +60,31 @@ def encode(coords: Tensor, frequencies: Sequence[float] | None) -> Tensor:
 
 def encoded_width(n_dims: int, frequencies: Sequence[float] | None) -> int:
     return n_dims if frequencies is None else 2 * len(directions(n_dims)) * len(frequencies)
+
+
+def restriction(
+    offset: Sequence[float], frequencies: Sequence[float] | None, coarse: Sequence[float] | None
+) -> tuple[Tensor, Tensor]:
+    """How an encoding in a part of a block follows from one whose coordinates x are those of the part.
+
+    encode(x / 2 + offset, coarse) = encode(x, frequencies) @ matrix + constant, by the addition theorems.
+
+    Inputs
+        offset: of the part's centre, d numbers
+        frequencies: that hold half of each of the coarse ones
+    Outputs
+        matrix (n_in, n_coarse_in), constant (1, n_coarse_in)
+    """
+    offset = torch.tensor(offset)
+    if coarse is None:
+        return torch.eye(len(offset)) / 2, offset[None]
+    along = directions(len(offset)) @ offset
+    matrix = torch.zeros(2, len(frequencies), len(along), 2, len(coarse), len(along))
+    for column, frequency in enumerate(coarse):
+        row, (sin, cos) = frequencies.index(frequency / 2), ((frequency * along).sin(), (frequency * along).cos())
+        for to, of, factor in ((0, 0, cos), (1, 0, sin), (0, 1, -sin), (1, 1, cos)):
+            matrix[to, row, :, of, column] = factor.diag()
+    return matrix.flatten(3).flatten(0, 2), torch.zeros(1, matrix[0, 0, 0].numel())
 
 
 def directions(n_dims: int) -> Tensor:
