@@ -35,7 +35,7 @@ _PAPER = dict(
 )
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "seed": {"image": {}, "mesh": {}},
-    "paper": {"image": _PAPER, "mesh": _PAPER},
+    "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16])},
     "best": {
         "image": dict(
             use_pe=True,
@@ -48,6 +48,19 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             lr=4e-2,
             batch_size=128,
             stop_ratio=0.4,
+        ),
+        "mesh": dict(
+            patch_size=[16],
+            use_pe=True,
+            frequencies="harmonics",
+            n_freq=2,
+            n_layers=3,
+            n_hidden=8,
+            a=0.5,
+            betas=[0.8, 0.99],
+            batch_size=1024,
+            loss_thr=5e-3,
+            stop_ratio=0.1,
         ),
     },
 }
@@ -87,8 +100,8 @@ def make_parser() -> ArgumentParser:
         "--preset",
         choices=list(PRESETS),
         default="seed",
-        help="options of a method, where they are not given: seed; paper, those of the MINER paper; or best, which fits "
-        "better and faster",
+        help="options of a method, where they are not given: seed; paper, those of the MINER paper; or best, which "
+        "fits better, and faster",
     )
 
     # the signal
@@ -252,10 +265,7 @@ def parse_options(argv: list[str]) -> Namespace:
     config = {} if path is None else read_config(path)
     given = config | {name: value for name, value in given.items() if value is not None}
     options = parser.parse_object(given)
-    preset = PRESETS[options.preset].get(options.task)
-    if preset is None:
-        raise InputError(f"--preset {options.preset}: it is for pictures; --preset seed works for volumes")
-    options = parser.parse_object(preset | given)
+    options = parser.parse_object(PRESETS[options.preset][options.task] | given)
     check_options(options)
     return options
 

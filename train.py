@@ -538,7 +538,7 @@ def finish(job: Job, signal: Raster, report: dict[str, Any]) -> None:
     n_pixels, n_bytes = prod(signal.size), sum(level_path(ckpts, level).stat().st_size for level in model.levels)
     report |= {
         metric.name: finite_or_none(quality),
-        **({"ssim": similarity(model, signal, options.b_chunks)} if metric is psnr else {}),
+        **({"ssim": mean_similarity(model, signal, options.b_chunks)} if metric is psnr else {}),
         "parameters": model.n_parameters,
         "parameters_per_pixel": model.n_parameters / n_pixels,
         "bytes_per_pixel": n_bytes / n_pixels,
@@ -560,20 +560,19 @@ def finish(job: Job, signal: Raster, report: dict[str, Any]) -> None:
     print(metric.line.format(quality))
 
 
-def similarity(model: MINER, signal: Raster, b_chunks: int) -> float | None:
+def mean_similarity(model: MINER, signal: Raster, b_chunks: int) -> float | None:
     """SSIM of a picture; of a large one in a few bands, evenly spread over its height, since it takes long."""
     height, width = signal.size
-    rows, starts = max(32, _SSIM_PIXELS // (_SSIM_BANDS * width)), [0]
+    rows, bands = max(32, _SSIM_PIXELS // (_SSIM_BANDS * width)), [(0, height)]
     if rows * _SSIM_BANDS < height:
-        starts = [band * (height - rows) // (_SSIM_BANDS - 1) for band in range(_SSIM_BANDS)]
-    else:
-        rows = height
+        starts = (band * (height - rows) // (_SSIM_BANDS - 1) for band in range(_SSIM_BANDS))
+        bands = [(start, start + rows) for start in starts]
     values = []
-    for start in starts:
-        band = Similarity()
-        for window, decoded in model.decode_windows(0, ((start, start + rows), (0, width)), 1, b_chunks, _SSIM_WINDOW):
-            band.add(decoded.cpu(), signal.read(window))
-        values.append(band.value)
+    for band in bands:
+        similarity = Similarity()
+        for window, decoded in model.decode_windows(0, (band, (0, width)), 1, b_chunks, _SSIM_WINDOW):
+            similarity.add(decoded.cpu(), signal.read(window))
+        values.append(similarity.value)
     return None if None in values else sum(values) / len(values)
 
 

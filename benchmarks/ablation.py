@@ -41,6 +41,11 @@ N_VOXELS = 256
 
 Options = dict[str, Any]
 
+SHORT = {  # a tenth, a fifth and a half of the epochs
+    "epochs 5 5 5 20": dict(num_epochs=[5, 5, 5, 20]),
+    "epochs 10 10 10 40": dict(num_epochs=[10, 10, 10, 40]),
+    "epochs 25 25 25 100": dict(num_epochs=[25, 25, 25, 100]),
+}
 OF_SEED: dict[str, dict[str, Options]] = {  # one change each
     "images": {
         "betas 0.9 0.99": dict(betas=[0.9, 0.99]),
@@ -60,20 +65,21 @@ OF_SEED: dict[str, dict[str, Options]] = {  # one change each
         "threshold 2e-4": dict(loss_thr=2e-4),
         "blocks stop at 4e-5": dict(stop_ratio=0.4),
         "validation every 25": dict(val_freq=25),
+        "Gaussian pyramid": dict(pyr="gaussian"),
+        "copied weights": dict(weight_sharing="copy"),
+        "inherited features": dict(weight_sharing="inherit"),
+        "no encoding, 4 layers": dict(use_pe=False, n_layers=4),
+        "no encoding, 4 layers, inherited features": dict(use_pe=False, n_layers=4, weight_sharing="inherit"),
+        **SHORT,
     },
     "meshes": {
         "betas 0.8 0.99": dict(betas=[0.8, 0.99]),
         "a 0.3": dict(a=0.3),
-        "3 frequencies": dict(n_freq=3),
-        "2 harmonics": dict(n_freq=2, frequencies="harmonics"),
-        "2 harmonics, a 0.5, betas 0.8 0.99": dict(n_freq=2, frequencies="harmonics", a=0.5, betas=[0.8, 0.99]),
-        "1 harmonic, 3 layers, a 0.5, betas 0.8 0.99": dict(
-            n_freq=1, frequencies="harmonics", n_layers=3, a=0.5, betas=[0.8, 0.99]
-        ),
-        "no encoding, 4 layers of 10, a 0.5, betas 0.8 0.99": dict(
-            use_pe=False, n_layers=4, n_hidden=10, a=0.5, betas=[0.8, 0.99]
-        ),
-        "blocks stop at 2e-3": dict(stop_ratio=0.4),
+        "3 octaves": dict(n_freq=3),
+        "blocks stop at 5e-4": dict(stop_ratio=0.1),
+        "3 layers": dict(n_layers=3),
+        "6 units": dict(n_hidden=6),
+        "4 units": dict(n_hidden=4),
     },
 }
 OF_BEST: dict[str, dict[str, Options]] = {  # taken back, or changed further
@@ -98,18 +104,44 @@ OF_BEST: dict[str, dict[str, Options]] = {  # taken back, or changed further
         "blocks stop at 2e-5": dict(stop_ratio=0.2),
         "validation every 25": dict(val_freq=25),
         "sines, omega 10, Adam, lr 5e-3": dict(arch="sine", omega=10, optimizer="adam", lr=5e-3),
+        "epochs 100 100 100 200": dict(num_epochs=[100, 100, 100, 200]),
+        "patches of 16, 3 frequencies, 9 units": dict(patch_size=16, n_freq=3, n_hidden=9, batch_size=32),
+        "patches of 64, 10 frequencies, 36 units": dict(patch_size=64, n_freq=10, n_hidden=36, batch_size=512),
+        "copied weights": dict(weight_sharing="copy"),
+        "inherited features": dict(weight_sharing="inherit"),
+        **SHORT,
     },
-    "meshes": {},
+    "meshes": {
+        "octaves 1 2": dict(frequencies="octaves"),
+        "3 harmonics, 6 units": dict(n_freq=3, n_hidden=6),
+        "1 harmonic, 12 units": dict(n_freq=1, n_hidden=12),
+        "a 0.1": dict(a=0.1),
+        "betas 0.9 0.999": dict(betas=[0.9, 0.999]),
+        "batches of 512": dict(batch_size=512),
+        "2 layers": dict(n_layers=2),
+        "blocks stop at 5e-3": dict(stop_ratio=1.0),
+        "5 units": dict(n_hidden=5),
+        "4 units": dict(n_hidden=4),
+        "1 harmonic, 8 units": dict(n_freq=1),
+        "1 harmonic, 5 units": dict(n_freq=1, n_hidden=5),
+        "copied weights": dict(weight_sharing="copy"),
+    },
+}
+PAPER: dict[str, Options] = {  # with either activation, and all levels of the paper
+    "paper": dict(preset="paper"),
+    "paper, Gaussians, RAdam, lr 3e-2": dict(preset="paper", arch="gaussian", optimizer="radam", lr=3e-2),
 }
 
 
 def variants(study: str) -> dict[str, Options]:
     seed = PICTURE if study == "images" else MESH
-    best = seed | PRESETS["best"].get("image" if study == "images" else "mesh", {})
+    best = seed | PRESETS["best"]["image" if study == "images" else "mesh"]
     found = {"seed": seed}
     found |= {f"seed, {name}": seed | change for name, change in OF_SEED[study].items()}
-    found |= {"best": best}
-    return found | {f"best, {name}": best | change for name, change in OF_BEST[study].items()}
+    found |= {"best": best} | {f"best, {name}": best | change for name, change in OF_BEST[study].items()}
+    own = {"use_pe", "n_layers", "n_freq", "n_hidden", "loss_thr", "batch_size"}  # what the paper has its own of
+    bare = {name: value for name, value in seed.items() if name not in own}
+    return found | {name: bare | change for name, change in PAPER.items()}
 
 
 def signals(study: str, data: Path, place: Path) -> dict[str, Options]:
