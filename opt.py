@@ -144,11 +144,17 @@ def make_parser() -> ArgumentParser:
     )
     add(
         "--arch",
-        choices=["gaussian", "sine"],
+        choices=["gaussian", "sine", "gabor"],
         default="gaussian",
-        help="hidden activations: Gaussians, with a sine or sigmoid at the end, or sines, with nothing (SIREN)",
+        help="hidden activations: Gaussians, with a sine or sigmoid at the end; sines, with nothing (SIREN); or none, "
+        "but products with Gabor filters of the positions (a multiplicative filter network)",
     )
-    add("--omega", type=float, help="frequency of --arch sine (default: 150 for images, 30 for volumes)")
+    add(
+        "--omega",
+        type=float,
+        help="frequency of --arch sine (default: 150 for images, 30 for volumes), or scale of the initial ones of "
+        "--arch gabor (10, 5), for which --lr 6e-2 --betas 0.8 0.99 suits pictures",
+    )
     add(
         "--weight_sharing",
         choices=["none", "copy", "inherit"],
@@ -364,6 +370,8 @@ def check_options(options: Namespace) -> None:
     if options.batch_size > n_points:
         patch = f"a patch of {size_text(patch_size)} has {n_points} points"
         raise InputError(f"--batch_size {options.batch_size}: {patch}, at most that works")
+    if options.arch == "gabor" and options.use_pe:
+        raise InputError("--arch gabor: it takes positions as they are; --use_pe false works")
     device_of(options.accelerator)
     if not re.fullmatch(r"\w[\w.+=-]{0,99}", options.exp_name):
         raise InputError(f"--exp_name {options.exp_name!r}: up to 100 letters, digits and ._+=- work")

@@ -35,7 +35,7 @@ from datasets.sources import Source, open_occupancy, open_picture
 from datasets.store import map_levels, read_levels, store_bytes, value_bytes, write_levels
 from datasets.targets import LevelTarget, Survey
 from launch import Lifeline
-from models.block_mlp import BlockMLP, init_blocks_
+from models.block_mlp import BlockNetwork, init_blocks_, make_network
 from models.encoding import encode, encoded_width, frequencies, nested
 from models.level_module import (
     BlockPruning,
@@ -80,6 +80,8 @@ _VISIT_POINTS = {"cpu": 2**24}
 _VISIT_POINTS_ON_DEVICE = 2**30
 _SSIM_PIXELS, _SSIM_BANDS = 2**23, 8
 _SSIM_WINDOW = 2**21  # values decoded at once
+_OUTPUTS = {"sine": "linear", "gabor": "gabor"}
+_OMEGAS = {"sine": {"image": 150.0, "mesh": 30.0}, "gabor": {"image": 10.0, "mesh": 5.0}}
 _PYRAMIDS = Path("ckpts") / ".levels"
 
 
@@ -199,7 +201,8 @@ def describe(source: Source) -> dict[str, Any]:
 def make_plan(source: Source, backend: ModuleType, device: torch.device, n_local: int, options: Namespace) -> Plan:
     """How the run is laid out, for each of the processes on this machine."""
     shapes = [network_shape(source.n_channels, level, options) for level in range(options.n_scales)]
-    networks = [BlockMLP(1, **shape) for shape in shapes]
+    networks = [make_network(1, **shape) for shape in shapes]
+    width = max(network.activation_width for network in networks) if backend is reference else 0
     free = available_memory() or 2**63
     return plan_memory(
         [level_size(source.size, level) for level in range(options.n_scales)],
@@ -208,7 +211,7 @@ def make_plan(source: Source, backend: ModuleType, device: torch.device, n_local
         [network.n_parameters for network in networks],
         signal_bytes=store_bytes(source, options.n_scales),
         value_bytes=value_bytes(source),
-        activations=points_at_once(device) * max(map(activation_width, networks)) if backend is reference else 0,
+        activations=points_at_once(device) * width,
         budget=int(options.max_memory * 2**30 if options.max_memory else 0.8 * free / n_local),
         device_budget=int(0.8 * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None,
         max_blocks=options.max_blocks,
@@ -349,7 +352,7 @@ def fit_part(
     options, run, ranks = job.options, job.run, job.ranks
     mine = blocks[ranks.rank :: ranks.size]
     n_epochs = epochs_of_level(options.num_epochs, index)
-    network = BlockMLP(len(mine), a=options.a, **network_shape(target.signal.n_channels, index, options))
+    network = make_network(len(mine), options.a, **network_shape(target.signal.n_channels, index, options))
     init_blocks_(network, mine, options.seed, index)
     network.amplitude.view(-1).copy_(survey.amplitude[mine])
     level = make_level(target, index, survey.active, network, options)
@@ -463,9 +466,9 @@ def train(
         raise Interrupted if job.stop.received else KeyboardInterrupt from end
 
 
-def join_networks(parts: list[dict[str, Any]], shape: dict[str, Any], folder: Path) -> BlockMLP:
+def join_networks(parts: list[dict[str, Any]], shape: dict[str, Any], folder: Path) -> BlockNetwork:
     """The networks of a level from those of its parts: of several, in files of a folder, since memory may be short."""
-    network = BlockMLP(0, **shape)
+    network = make_network(0, **shape)
     if len(parts) == 1:
         tensors = parts[0]["network"]
     elif parts:
@@ -475,7 +478,7 @@ def join_networks(parts: list[dict[str, Any]], shape: dict[str, Any], folder: Pa
     else:
         return network
     with torch.device("meta"):
-        network = BlockMLP(len(tensors["amplitude"]), **shape)
+        network = make_network(len(tensors["amplitude"]), **shape)
     network.load_state_dict(tensors, assign=True)
     return network
 
@@ -599,8 +602,8 @@ def encoding_of(level: int, options: Namespace) -> tuple[float, ...] | None:
 
 def network_shape(n_channels: int, level: int, options: Namespace) -> dict[str, Any]:
     omega, output = None, "sine" if is_residual(options, level) else "sigmoid"
-    if options.arch == "sine":
-        omega, output = options.omega or (150.0 if options.task == "image" else 30.0), "linear"
+    if options.arch != "gaussian":
+        omega, output = options.omega or _OMEGAS[options.arch][options.task], _OUTPUTS[options.arch]
     return dict(
         n_in=encoded_width(n_dims(options), encoding_of(level, options)),
         n_out=n_channels,
@@ -609,11 +612,6 @@ def network_shape(n_channels: int, level: int, options: Namespace) -> dict[str, 
         output=output,
         omega=omega,
     )
-
-
-def activation_width(network: BlockMLP) -> int:
-    """Values that a point takes on its way through a network."""
-    return sum(weight.shape[1] for weight in network.weight) + network.shape["n_out"]
 
 
 def chosen_backend(n_channels: int, device: torch.device, options: Namespace) -> ModuleType:

@@ -13,7 +13,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from models.block_mlp import BlockMLP
+from models.block_mlp import BlockNetwork
 from models.miner import Level, refine
 from utils.errors import Interrupted
 from utils.figures import highlight_blocks, signed, thumbnail
@@ -66,7 +66,7 @@ class LevelModule(LightningModule):
 
     def __init__(
         self,
-        network: BlockMLP,
+        network: BlockNetwork,
         coords: Tensor,
         *,
         residual: bool,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.block_mlp import BlockMLP
+from models.block_mlp import BlockNetwork, make_network
 from models.encoding import encode, encoded_width
 from models.ops import choose_backend, reference
 from models.ops.reference import blocks_at_once
@@ -70,7 +70,7 @@ class Level:
     frequencies: tuple[float, ...] | None
     residual: bool
     active: Tensor
-    network: BlockMLP
+    network: BlockNetwork
 
     @property
     def active_grid(self) -> Tensor:
@@ -118,7 +118,7 @@ class Level:
         if not isinstance(shape, dict) or shape["n_layers"] > len(tensors):
             raise TypeError(f"network {shape}")
         with torch.device("meta"):
-            network = BlockMLP(int(active.sum()), **shape)
+            network = make_network(int(active.sum()), **shape)
         network.load_state_dict(tensors, assign=True)
         if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
             raise TypeError("parameters that are not float32")

@@ -4,8 +4,10 @@ import pytest
 import torch
 from conftest import BACKENDS
 
-from models.block_mlp import BlockMLP, init_blocks_
+from models import block_mlp
+from models.block_mlp import BlockMLP, BlockNetwork, GaborMLP, init_blocks_
 from models.encoding import SPACINGS, encode, encoded_width, frequencies
+from models.ops import reference
 from utils.blocks import block_coords
 
 SHAPES = [
@@ -14,22 +16,29 @@ SHAPES = [
     dict(n_in=7, n_out=4, n_layers=2, n_hidden=20, output="sine"),
     dict(n_in=210, n_out=1, n_layers=2, n_hidden=8, output="sine"),
     dict(n_in=2, n_out=3, n_layers=4, n_hidden=8, output="linear", omega=30.0),
+    dict(n_in=2, n_out=3, n_layers=4, n_hidden=8, output="gabor", omega=10.0),
 ]
+GABOR = [SHAPES[-1], dict(n_in=3, n_out=1, n_layers=2, n_hidden=5, output="gabor", omega=5.0)]
 
 
-def make_network(n_blocks: int, shape: dict, seed: int = 0) -> BlockMLP:
+def make_network(n_blocks: int, shape: dict, seed: int = 0) -> BlockNetwork:
     """Random everything: initial weights, and widths and amplitudes away from their initial values too."""
-    network = BlockMLP(n_blocks, **shape)
+    network = block_mlp.make_network(n_blocks, **shape)
     init_blocks_(network, torch.arange(n_blocks), seed, level=0)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for a in network.a:
+        for a in getattr(network, "a", []):
             a.copy_(0.1 + torch.rand(a.shape, generator=generator))
         network.amplitude.copy_(torch.rand(network.amplitude.shape, generator=generator))
     return network
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+def skip_what_no_kernel_does(backend, shape: dict) -> None:
+    if shape["output"] == "gabor" and backend is not reference:
+        pytest.skip("the kernels have no Gabor filters")
+
+
+@pytest.mark.parametrize("shape", SHAPES[:-1])
 def test_batched_blocks_equal_separate_mlps(shape):
     network = make_network(5, shape).double()
     coords = torch.rand(63, shape["n_in"], dtype=torch.float64) * 2 - 1
@@ -45,6 +54,126 @@ def test_batched_blocks_equal_separate_mlps(shape):
         elif shape["output"] == "sigmoid":
             x = 1 / (1 + torch.exp(-x))
         torch.testing.assert_close(together[block], x)
+
+
+def gabor_features(network: GaborMLP, block: int, point: torch.Tensor) -> list[torch.Tensor]:
+    """z_1 to z_k and the output, from the equations of the paper, unit by unit."""
+
+    def g(i: int, unit: int) -> torch.Tensor:
+        omega, phi, mu, gamma = (
+            group[i][block][:, unit] for group in (network.omega, network.phi, network.mu, network.gamma)
+        )
+        distance = (point - mu).norm()
+        return torch.exp(-gamma.abs() / 2 * distance**2) * torch.sin(omega.dot(point) + phi)
+
+    units = range(network.shape["n_hidden"])
+    features = [torch.cat([g(0, unit) for unit in units])]
+    for i, (weight, bias) in enumerate(zip(network.weight, network.bias, strict=True)):
+        after = features[-1] @ weight[block] + bias[block][0]
+        last = i == len(network.weight) - 1
+        features.append(after if last else after * torch.cat([g(i + 1, unit) for unit in units]))
+    return features
+
+
+def random_gabor(shape: dict, n_blocks: int = 3) -> GaborMLP:
+    network = make_network(n_blocks, shape).double()
+    with torch.no_grad():
+        for gamma in network.gamma:
+            gamma[:, :, ::2] *= -1
+    return network
+
+
+@pytest.mark.parametrize("shape", GABOR)
+def test_gabor_filters_are_those_of_the_paper(shape):
+    network = random_gabor(shape)
+    coords = torch.rand(7, shape["n_in"], dtype=torch.float64) * 2 - 1
+    together = network(coords)
+    assert len(network.omega) == len(network.weight) == shape["n_layers"] - 1
+    for block in range(3):
+        for point, values in zip(coords, together[block], strict=True):
+            torch.testing.assert_close(values, gabor_features(network, block, point)[-1])
+
+
+@pytest.mark.parametrize("shape", GABOR)
+def test_the_gradients_of_gabor_filters_are_those_of_differences(shape):
+    network = random_gabor(shape, n_blocks=2)
+    coords = torch.rand(3, shape["n_in"], dtype=torch.float64) * 2 - 1
+    names, parameters = zip(*network.named_parameters(), strict=True)
+
+    def predict(*values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(network, dict(zip(names, values, strict=True)), (coords,))
+
+    assert torch.autograd.gradcheck(predict, parameters)
+
+
+@pytest.mark.parametrize("shape", GABOR)
+def test_restricted_networks_give_at_x_what_their_parents_give_at_half_of_it_past_the_offset(shape):
+    parents, d = random_gabor(shape), shape["n_in"]
+    before = {name: tensor.clone() for name, tensor in parents.state_dict().items()}
+    offset = torch.rand(3, d, dtype=torch.float64) - 0.5
+    children = parents.restricted(offset)
+    for block in range(3):
+        for x in torch.rand(5, d, dtype=torch.float64) * 2 - 1:
+            expected = gabor_features(parents, block, x / 2 + offset[block])
+            torch.testing.assert_close(gabor_features(children, block, x), expected)
+            torch.testing.assert_close(children(x[None])[block, 0], expected[-1])
+    assert torch.equal(children.amplitude, parents.amplitude)
+    for name, tensor in parents.state_dict().items():
+        assert torch.equal(tensor, before[name]), "the parents stay what they are"
+
+
+@pytest.mark.parametrize("extreme", [-1.0, 1 - 2**-23])
+def test_initial_filters_are_numbers_whatever_is_drawn(monkeypatch, extreme):
+    monkeypatch.setattr(block_mlp, "block_uniform", lambda *key: torch.full((1, key[-1]), extreme))
+    network = GaborMLP(1, **GABOR[0])
+    init_blocks_(network, torch.arange(1), seed=0, level=0)
+    assert network.is_finite().all()
+    assert network(block_coords((4, 4))).isfinite().all()
+
+
+def test_initial_filters_spread_as_the_paper_says():
+    network = GaborMLP(20_000, **GABOR[0])
+    init_blocks_(network, torch.arange(20_000), seed=0, level=0)
+    for omega, phi, mu, gamma in zip(network.omega, network.phi, network.mu, network.gamma, strict=True):
+        assert gamma.min() > 0
+        assert gamma.mean().item() == pytest.approx(2, rel=0.02)
+        assert gamma.var().item() == pytest.approx(2, rel=0.05)
+        assert (omega / gamma.sqrt()).std().item() == pytest.approx(10, rel=0.02)
+        assert 0.99 * math.pi < phi.abs().max() <= math.pi
+        assert 0.99 < mu.abs().max() <= 1
+    for parameter in (*network.weight, *network.bias):
+        assert 0.99 / math.sqrt(8) < parameter.abs().max() <= 1 / math.sqrt(8)
+    assert network.n_parameters == 20_000 * (3 * 8 * (2 + 1 + 2 + 1) + 2 * 8 * 9 + 3 * 9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(n_layers=1), dict(omega=None), dict(omega=10), dict(omega=math.inf), dict(n_hidden=2.5), dict(frobnicate=1)],
+)
+def test_what_is_no_shape_of_gabor_filters_is_refused(wrong):
+    with pytest.raises((TypeError, ValueError)):
+        block_mlp.make_network(0, **(GABOR[0] | wrong))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rows_are_selected_written_silenced_and_checked_for_numbers(shape):
+    network, coords = make_network(6, shape), torch.rand(16, shape["n_in"])
+    before = network(coords).detach()
+    rows = torch.tensor([4, 1])
+    part = network.select(rows)
+    assert type(part) is type(network)
+    torch.testing.assert_close(part(coords), before[rows])
+    torch.testing.assert_close(part.amplitude, network.amplitude[rows])
+    network.write_(rows, part.select(torch.tensor([1, 0])))
+    network.amplitude[rows] = part.amplitude.flip(0)
+    torch.testing.assert_close(network(coords)[rows], before[rows.flip(0)])
+    network.silence_(torch.tensor([2]))
+    values = network(coords)[2]
+    assert (values == values[0, 0]).all()
+    torch.testing.assert_close(network(coords)[3], before[3])
+    with torch.no_grad():
+        next(network.parameters())[5] = math.inf
+    assert network.is_finite().tolist() == [True] * 5 + [False]
 
 
 def test_parameter_count_of_the_default_image_network():
@@ -75,11 +204,12 @@ def test_initial_weights_of_sines_keep_the_spread_of_their_layers():
         assert 0.8 < (150 * x).std() < 1.2
 
 
-def test_initial_weights_belong_to_the_place_in_the_grid():
-    every = BlockMLP(50, **SHAPES[0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_initial_weights_belong_to_the_place_in_the_grid(shape):
+    every = block_mlp.make_network(50, **shape)
     init_blocks_(every, torch.arange(50), seed=3, level=1)
     some = torch.tensor([2, 3, 17, 49])
-    few = BlockMLP(4, **SHAPES[0])
+    few = block_mlp.make_network(4, **shape)
     init_blocks_(few, some, seed=3, level=1)
     for whole, part in zip(every.parameters(), few.parameters(), strict=True):
         assert torch.equal(whole[some], part)
@@ -89,6 +219,7 @@ def test_initial_weights_belong_to_the_place_in_the_grid():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_prediction_has_the_same_bits_whichever_blocks_are_computed_with_it(backend, shape, n_points):
+    skip_what_no_kernel_does(backend, shape)
     network = make_network(9, shape)
     coords = torch.rand(n_points, shape["n_in"])
     together = backend.predict(network, slice(None), coords)

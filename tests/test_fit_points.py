@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import BACKENDS
-from test_block_mlp import SHAPES, make_network
+from test_block_mlp import SHAPES, make_network, skip_what_no_kernel_does
 
 from models.ops import reference
 from utils.pruning import make_optimizer, select_blocks, set_step
@@ -26,6 +26,7 @@ def shape(request):
 @pytest.fixture(params=BACKENDS)
 def fit(request) -> Callable:
     def fit(network, optimizer, coords, target, epochs=range(4)):
+        skip_what_no_kernel_does(request.param, network.shape)
         order = point_order(0, 0, epochs, N_POINTS)
         rates = LR[epochs.start : epochs.stop]
         return request.param.fit_points(network, optimizer, coords, target, order, BATCH_SIZE, rates)

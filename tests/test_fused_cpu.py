@@ -196,6 +196,13 @@ def test_without_the_compiler_auto_takes_the_reference_and_says_why(monkeypatch,
     assert choose_backend("reference", [shape], "cpu") is reference
 
 
+def test_gabor_filters_are_left_to_the_reference():
+    shape = dict(n_in=2, n_out=3, n_layers=3, n_hidden=20, output="gabor", omega=10.0)
+    assert choose_backend("auto", [shape], "cpu") is reference
+    with pytest.raises(InputError, match="--backend fused: it has no Gabor filters; --backend reference works"):
+        choose_backend("fused", [shape], "cpu")
+
+
 def test_two_processes_may_compile_one_kernel_at_once(tmp_path):
     program = """
 import torch

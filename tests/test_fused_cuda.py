@@ -110,12 +110,16 @@ def test_no_blocks_are_no_work():
     assert losses.shape == (2, 0)
 
 
-def test_networks_that_do_not_fit_on_chip_are_left_to_the_reference(capsys):
+def test_networks_that_no_kernel_does_are_left_to_the_reference(capsys):
     wide = dict(n_in=16, n_out=3, n_layers=3, n_hidden=65, output="sine")
     with pytest.raises(KernelError, match="16-65-3 is too wide"):
         fused_cuda.kernel(**wide)
     assert choose_backend("auto", [wide], "cuda") is reference
     assert "too wide" in capsys.readouterr().err
+    gabor = dict(n_in=2, n_out=3, n_layers=3, n_hidden=20, output="gabor", omega=10.0)
+    with pytest.raises(KernelError, match="no Gabor filters"):
+        fused_cuda.kernel(**gabor)
+    assert choose_backend("auto", [gabor], "cuda") is reference
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="whole runs are slow in the interpreter")

@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from conftest import SMALL_FIT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import train
 from datasets.signals import read_occupancy, write_occupancy
 from datasets.sources import open_picture
 from models.miner import MINER
@@ -99,10 +101,25 @@ anything = st.one_of(
 )
 
 
+@pytest.fixture(scope="session")
+def gabor_run(tmp_path_factory) -> Path:
+    """Checkpoints like those of `small_run`, of another kind of networks."""
+    folder = tmp_path_factory.mktemp("gabor_run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["train.py", *SMALL_FIT, "--num_epochs", "1", "--arch", "gabor", "--use_pe=false"])
+        train.cli()
+    return folder / "ckpts" / "small"
+
+
+@pytest.mark.parametrize("kind", ["small_run", "gabor_run"])
 @fuzz
 @given(data=st.data())
-def test_a_checkpoint_with_anything_in_it_decodes_to_its_size_or_is_refused(copy, small_run, data):
-    record = load_level(small_run / "l0.ckpt")
+def test_a_checkpoint_with_anything_in_it_decodes_to_its_size_or_is_refused(tmp_path, request, kind, data):
+    run = request.getfixturevalue(kind)
+    for path in run.glob("l*.ckpt"):
+        shutil.copy(path, tmp_path)
+    record = load_level(run / "l0.ckpt")
     place = record
     keys = sorted(place)
     key = data.draw(st.sampled_from(keys))
@@ -110,8 +127,8 @@ def test_a_checkpoint_with_anything_in_it_decodes_to_its_size_or_is_refused(copy
         place = place[key]
         key = data.draw(st.sampled_from(sorted(place)))
     place[key] = data.draw(anything)
-    save_level(copy / "l0.ckpt", record)
-    decoded = decodes_or_says_why(copy)
+    save_level(tmp_path / "l0.ckpt", record)
+    decoded = decodes_or_says_why(tmp_path)
     assert decoded is None or decoded.shape == (3, 75, 100)
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import train
 from datasets.signals import read_picture
+from models.level_module import LevelModule
 from models.miner import MINER
 from opt import dump_options, parse_options, recorded_options
 from utils.metrics import psnr, ssim
@@ -124,9 +126,9 @@ def test_a_run_that_may_not_fit_is_told_so(command, tmp_path, monkeypatch):
     assert outcome.out.strip().endswith("may not fit this machine")
 
 
-@pytest.mark.parametrize("backend", ["fused", "reference"])
-def test_a_run_takes_the_memory_that_it_says_at_most_and_more_than_half_of_it(tmp_path, backend):
-    arguments = ["--path", ASTRONAUT, "--n_scales", 2, "--num_epochs", 6, "--val_freq", 2, "--backend", backend]
+@pytest.mark.parametrize("networks", ["--backend fused", "--backend reference", "--arch gabor"])
+def test_a_run_takes_the_memory_that_it_says_at_most_and_more_than_half_of_it(tmp_path, networks):
+    arguments = ["--path", ASTRONAUT, "--n_scales", 2, "--num_epochs", 6, "--val_freq", 2, *networks.split()]
     command = [sys.executable, ROOT / "train.py", *map(str, arguments), "--accelerator", "cpu"]
     printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     bound = int(re.search(r"([\d,]+) MiB of memory", printed)[1].replace(",", ""))
@@ -170,6 +172,41 @@ def test_networks_of_sines_are_fitted_pruned_and_read_back(command, tmp_path, mo
     assert all(level.network.omega == 10 and not level.network.a for level in model.levels.values())
     metrics = json.loads((tmp_path / "ckpts/small/metrics.json").read_text())["levels"]
     assert metrics[0]["points_trained"] < 200 * 256 * metrics[0]["active_blocks"], "blocks have left"
+
+
+def test_networks_of_gabor_filters_are_fitted_pruned_resumed_and_read_back(command, tmp_path, monkeypatch, astronaut):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*SMALL_FIT, "--use_pe", "false", "--arch", "gabor", "--lr", 6e-2, "--betas", 0.8, 0.99]
+    arguments += ["--loss_thr", 1e-3, "--num_epochs", 40, 40, 120]
+    outcome = command("train.py", *arguments)
+    assert outcome.status == 0, outcome.error
+    assert "backend: reference" in outcome.out
+    model = MINER.load("ckpts/small")
+    assert outcome.out.splitlines()[-1] == f"PSNR : {psnr(model.decode(), astronaut):.4f} dB"
+    assert psnr(model.decode(), astronaut) > 30
+    assert model.summary[0]["parameters"] == model.summary[0]["active_blocks"] * (2 * 6 * 20 + 21 * 20 + 21 * 3)
+    crop = ((10, 40), (30, 77))
+    assert torch.equal(model.decode(crop=crop), model.decode()[:, 10:40, 30:77])
+    metrics = json.loads((tmp_path / "ckpts/small/metrics.json").read_text())["levels"]
+    assert metrics[0]["points_trained"] < 120 * 256 * metrics[0]["active_blocks"], "blocks have left"
+
+    step = LevelModule.training_step
+
+    def stopped(module, visit, index):
+        step(module, visit, index)
+        if module.level == 0 and visit.epochs.start == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    (tmp_path / "stopped").mkdir()
+    monkeypatch.chdir(tmp_path / "stopped")
+    with monkeypatch.context() as patch:
+        patch.setattr(LevelModule, "training_step", stopped)
+        assert command("train.py", *arguments).status == 143
+    assert not (tmp_path / "stopped/ckpts/small/l0.ckpt").exists()
+    assert command("train.py", *arguments, "--resume").status == 0
+    for level in range(3):
+        name = f"ckpts/small/l{level}.ckpt"
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_the_best_preset_is_better_than_the_default_with_as_many_parameters(command, tmp_path, monkeypatch):
@@ -328,6 +365,9 @@ GOOD = ["--path", str(ASTRONAUT), "--input_size", "64", "64"]
         ([*GOOD, "--betas", "0.9"], "--betas 0.9: two numbers from 0 to below 1 work"),
         ([*GOOD, "--betas", "0.9", "1"], "--betas 0.9 1.0: two numbers"),
         ([*GOOD, "--omega", "0"], "--omega 0.0: a positive number works"),
+        ([*GOOD, "--arch", "gabor", "--use_pe"], "--arch gabor: it takes positions as they are; --use_pe false works"),
+        ([*GOOD, "--arch", "gabor", "--preset", "best"], "--use_pe false works"),
+        ([*GOOD, "--arch", "gabor", "--backend", "fused"], "--backend fused: it has no Gabor filters; --backend ref"),
         ([*GOOD, "--target_iou", "0.9"], "--target_iou 0.9: an image has --target_psnr"),
         ([*GOOD, "--preset", "worst"], "--preset: invalid choice: 'worst'"),
         ([*GOOD, "--preset", "best", "--task", "mesh"], "--preset seed works for volumes"),

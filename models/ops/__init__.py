@@ -20,7 +20,7 @@ def choose_backend(wanted: str, shapes: Iterable[dict[str, Any]], device: str | 
 
     Inputs
         wanted: reference, fused, or auto: fused where it can serve, else the reference, with a note that says why
-        shapes: of the networks, as `BlockMLP.shape`
+        shapes: of the networks, as `BlockNetwork.shape`
     Errors
         InputError where the fused one is wanted and cannot serve
     """

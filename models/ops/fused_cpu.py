@@ -105,8 +105,10 @@ def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str, ome
     """The library for a shape of network, compiled where this machine has not got it yet.
 
     Errors
-        KernelError where there is no compiler (the package ziglang), or it fails
+        KernelError for a network that it cannot do, and where there is no compiler (the package ziglang), or it fails
     """
+    if output == "gabor":
+        raise KernelError("it has no Gabor filters")
     constants = dict(N_IN=n_in, N_OUT=n_out, N_LAYERS=n_layers, N_HIDDEN=n_hidden)
     constants |= dict(SINE=int(output == "sine"), LINEAR=int(output == "linear"))
     if omega is not None:

@@ -410,8 +410,10 @@ def kernel(
     """The constants that the kernels are compiled for.
 
     Errors
-        KernelError for a network that does not fit into a multiprocessor
+        KernelError for a network that it cannot do, or that does not fit into a multiprocessor
     """
+    if output == "gabor":
+        raise KernelError("it has no Gabor filters")
     p_in, p_hidden, p_out = (max(16, triton.next_power_of_2(width)) for width in (n_in, n_hidden, n_out))
     if p_in > _WIDEST_INPUT or p_hidden > _WIDEST_LAYER or p_out > _WIDEST_LAYER:
         raise KernelError(f"a network {n_in}-{n_hidden}-{n_out} is too wide for it")

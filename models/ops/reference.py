@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from models.block_mlp import BlockMLP
+from models.block_mlp import BlockNetwork
 
 LOSS_EPS = 1e-8
 LOSS_SCALE = 1024  # a constant: a scale that follows the number of blocks would let blocks see each other
 
 
 def fit_points(
-    network: BlockMLP,
+    network: BlockNetwork,
     optimizer: torch.optim.Optimizer,
     coords: Tensor,
     target: Tensor,
@@ -51,7 +51,7 @@ def fit_points(
 
 
 @torch.no_grad()
-def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
+def predict(network: BlockNetwork, rows: Tensor | slice, coords: Tensor) -> Tensor:
     """Evaluate some blocks, each with the same bits whichever others are evaluated with it.
 
     A product of one matrix, or of matrices of odd alignment, may be computed by another kernel than the same product in
