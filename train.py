@@ -587,7 +587,7 @@ def n_dims(options: Namespace) -> int:
     return 2 if options.task == "image" else 3
 
 
-def make_level(target: LevelTarget, index: int, active: Tensor, network: BlockMLP, options: Namespace) -> Level:
+def make_level(target: LevelTarget, index: int, active: Tensor, network: BlockNetwork, options: Namespace) -> Level:
     encoding = encoding_of(index, options)
     return Level(target.signal.size, target.patch_size, encoding, target.residual, active, network)
 

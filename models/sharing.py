@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.block_mlp import BlockMLP
+from models.block_mlp import BlockNetwork, GaborMLP
 from models.encoding import encoded_width, restriction
 from models.miner import Level
 
@@ -38,7 +38,7 @@ def share_weights_(level: Level, blocks: Tensor, coarser: Level, how: Sharing) -
     started = coarser.network.select(parent_rows[rows]).to(blocks.device)
     factor = 1.0
     if how == "inherit":
-        restrict_(started, places[rows] % 2 - 0.5, level.frequencies, coarser.frequencies)
+        started = restricted(started, places[rows] % 2 - 0.5, level.frequencies, coarser.frequencies)
         if level.residual:
             started.silence_(slice(None))
     elif len(level.size) == 2:
@@ -49,22 +49,26 @@ def share_weights_(level: Level, blocks: Tensor, coarser: Level, how: Sharing) -
 
 
 @torch.no_grad()
-def restrict_(
-    network: BlockMLP, offsets: Tensor, frequencies: Sequence[float] | None, coarse: Sequence[float] | None
-) -> None:
-    """Make networks take the coordinates of a part of their block.
+def restricted(
+    network: BlockNetwork, offsets: Tensor, frequencies: Sequence[float] | None, coarse: Sequence[float] | None
+) -> BlockNetwork:
+    """Networks that take the coordinates of a part of their block, and give there what they give now.
 
     Inputs
+        network: n_blocks networks, which this uses up
         offsets: (n_blocks, d) of the part, -1/2 or 1/2
         frequencies: of the encoding that they take from then on, with half of each of the coarse ones
         coarse: of the encoding that they take
     """
+    if isinstance(network, GaborMLP):
+        return network.restricted(offsets)
     first, bias = network.weight[0], network.bias[0]
-    n_in = encoded_width(offsets.shape[1], frequencies)
-    network.weight[0] = nn.Parameter(first.new_empty(len(first), n_in, first.shape[2]))
+    weight = first.new_empty(len(first), encoded_width(offsets.shape[1], frequencies), first.shape[2])
     for offset in product((-0.5, 0.5), repeat=offsets.shape[1]):
         rows = (offsets == offsets.new_tensor(offset)).all(1)
         matrix, constant = restriction(offset, frequencies, coarse)
-        network.weight[0][rows] = matrix.to(first) @ first[rows]
+        weight[rows] = matrix.to(first) @ first[rows]
         bias[rows] += constant.to(first) @ first[rows]
-    network.shape["n_in"] = n_in
+    network.weight[0] = nn.Parameter(weight)
+    network.shape["n_in"] = weight.shape[1]
+    return network

@@ -107,6 +107,21 @@ def test_copies_have_the_parents_parameters_halved_for_pictures(size, factor):
     assert torch.equal(fine.network.amplitude, before.amplitude)
 
 
+@pytest.mark.parametrize("size", [(40, 23), (13, 20, 9)])
+def test_inherited_filters_are_the_parents_at_the_same_places(size):
+    """The products of Gabor filters that the last layer takes."""
+    coarse = make_level(level_size(size, 1), None, True, seed=1, output="gabor", omega=5.0)
+    fine = make_level(size, None, True, seed=2, output="gabor", omega=5.0)
+    share_weights_(fine, fine.active.nonzero().squeeze(1), coarse, "inherit")
+    assert (fine.network(block_coords(fine.patch_size))[families(size, fine, coarse)[0][0]] == 0).all()
+    last = dict(fine.network.named_parameters())
+    for child, parent, places in families(size, fine, coarse):
+        for name in ("weight.1", "bias.1"):
+            last[name].data[child] = coarse.network.get_parameter(name)[parent]
+        predicted = fine.network(block_coords(fine.patch_size))[child]
+        torch.testing.assert_close(predicted, coarse.network(places)[parent], atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("how", ["copy", "inherit"])
 def test_weights_are_shared_alike_in_parts_and_when_a_run_goes_on(command, tmp_path, monkeypatch, how):
     monkeypatch.chdir(tmp_path)

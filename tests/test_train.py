@@ -221,6 +221,18 @@ def test_the_best_preset_is_better_than_the_default_with_as_many_parameters(comm
     assert best["parameters"] < 1.05 * seed["parameters"]
 
 
+def test_the_paper_preset_has_its_sines_and_shares_weights(command, tmp_path, monkeypatch, astronaut):
+    monkeypatch.chdir(tmp_path)
+    given = ["--path", ASTRONAUT, "--input_size", 100, 75, "--n_scales", 3, "--num_epochs", 200, "--preset", "paper"]
+    assert command("train.py", *given).status == 0
+    model = MINER.load("ckpts/exp")
+    assert psnr(model.decode(), astronaut) > 20
+    for level in model.levels.values():
+        assert level.network.n_parameters == level.active.numel() * (2 * 9 + 9 + 2 * 90 + 9 * 3 + 3), "all are active"
+        assert level.network.omega == 150
+    assert (model.options["weight_sharing"], model.options["loss_thr"]) == ("copy", 2e-7)
+
+
 def test_blocks_that_stop_later_get_better(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = []
@@ -370,7 +382,6 @@ GOOD = ["--path", str(ASTRONAUT), "--input_size", "64", "64"]
         ([*GOOD, "--arch", "gabor", "--backend", "fused"], "--backend fused: it has no Gabor filters; --backend ref"),
         ([*GOOD, "--target_iou", "0.9"], "--target_iou 0.9: an image has --target_psnr"),
         ([*GOOD, "--preset", "worst"], "--preset: invalid choice: 'worst'"),
-        ([*GOOD, "--preset", "best", "--task", "mesh"], "--preset seed works for volumes"),
         ([*GOOD, "--task", "mesh"], "--input_size 64 64: a volume takes W H D, or one number"),
     ],
 )

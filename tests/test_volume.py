@@ -60,6 +60,19 @@ def test_a_ball_is_fitted_and_its_iou_is_that_of_the_files(ball):
         assert value == pytest.approx(iou(model.decode(level), signal), abs=1e-6)
 
 
+def test_the_best_preset_fits_a_volume_as_well_with_half_of_the_parameters(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("preprocess_mesh.py", "--N", 64, "--path", ROOT / "meshes" / "spot.obj").status == 0
+    common = ["--task", "mesh", "--path", "occupancy/spot_64.npy", "--n_scales", 2, "--num_epochs", 50, 150]
+    seed = ["--patch_size", 16, "--batch_size", 512, "--n_layers", 2, "--n_hidden", 8, "--n_freq", 5, "--use_pe"]
+    found = []
+    for options in ([*seed, "--loss_thr", "5e-3"], ["--preset", "best"]):
+        assert command("train.py", *common, *options, "--overwrite").status == 0
+        found.append(json.loads((tmp_path / "ckpts/exp/metrics.json").read_text()))
+    assert found[1]["iou"] > found[0]["iou"] > 0.998
+    assert found[1]["parameters"] < 0.5 * found[0]["parameters"]
+
+
 def test_pictures_of_a_volume_show_its_middle_with_y_pointing_up(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grid = np.zeros((20, 20, 20), dtype=bool)
