@@ -1,6 +1,6 @@
 """What each choice of the method is worth: quality, parameters, points trained and seconds over several signals.
 
-    python -m benchmarks.ablation STUDY DATA RESULTS [--seeds 2] [--only WORD ...]
+    python -m benchmarks.ablation STUDY DATA RESULTS [--seeds 2] [--only VARIANT ...]
 
 STUDY is images or meshes, DATA a folder of pictures or meshes (their names are in this file; those that are missing are
 left out), RESULTS a file of one line of JSON a fit, from which a study that was stopped goes on. Every variant is
@@ -178,14 +178,30 @@ def call(program: Any, arguments: list[Any], place: Path) -> None:
         sys.argv = argv
 
 
-def fit(options: Options, place: Path) -> dict[str, float]:
-    arguments: list[Any] = []
-    for name, value in options.items():
-        arguments += [f"--{name}", *(value if isinstance(value, list | tuple) else [value])]
-    call(train.cli, [*arguments, "--overwrite"], place)
-    metrics = json.loads((place / "ckpts" / "exp" / "metrics.json").read_text())
-    kept = {name: metrics[name] for name in ("parameters", "points_trained")}
-    return kept | {"quality": metrics.get("psnr", metrics.get("iou")), "seconds": metrics["seconds"]["fit"]}
+class Results:
+    """Fits of variants to signals, each made once and kept in a file of one line of JSON a fit."""
+
+    def __init__(self, path: Path, place: Path):
+        path.touch()
+        self.path = path
+        self.place = place
+        self.done = {one["key"]: one["fit"] for one in map(json.loads, path.read_text().splitlines())}
+
+    def fit(self, variant: Options, name: str, signal: Options, seed: int) -> dict[str, float]:
+        """quality, parameters, points_trained and seconds"""
+        key = json.dumps([variant, name, signal.get("input_size"), seed], sort_keys=True)
+        if key not in self.done:
+            arguments: list[Any] = []
+            for option, value in (variant | signal | {"seed": seed}).items():
+                arguments += [f"--{option}", *(value if isinstance(value, list | tuple) else [value])]
+            call(train.cli, [*arguments, "--overwrite"], self.place)
+            metrics = json.loads((self.place / "ckpts" / "exp" / "metrics.json").read_text())
+            kept = {name: metrics[name] for name in ("parameters", "points_trained")}
+            quality = metrics.get("psnr", metrics.get("iou"))
+            self.done[key] = kept | {"quality": quality, "seconds": metrics["seconds"]["fit"]}
+            with self.path.open("a") as file:
+                file.write(json.dumps({"key": key, "fit": self.done[key]}) + os.linesep)
+        return self.done[key]
 
 
 def row(name: str, fits: list[dict[str, float]], base: list[dict[str, float]]) -> str:
@@ -207,27 +223,22 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("results", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", nargs="+", help="variants that have one of these words, besides the first")
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="these rows alone, besides the first")
     options = parser.parse_args()
-    options.results.touch()
-    done = {one["key"]: one["fit"] for one in map(json.loads, options.results.read_text().splitlines())}
     quality = "PSNR, dB" if options.study == "images" else "IoU"
     print(f"| variant | {quality} | gain | worst .. best | parameters | points | seconds |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
+        results = Results(options.results, Path(place))
         found, base = signals(options.study, options.data.resolve(), Path(place)), None
         for number, (name, variant) in enumerate(variants(options.study).items()):
-            if number and options.only and not any(word in name for word in options.only):
+            if number and options.only and name not in options.only:
                 continue
-            fits = []
-            for seed in range(options.seeds):
-                for signal, named in found.items():
-                    key = json.dumps([variant, signal, named.get("input_size"), seed], sort_keys=True)
-                    if key not in done:
-                        done[key] = fit(variant | named | {"seed": seed}, Path(place))
-                        with options.results.open("a") as file:
-                            file.write(json.dumps({"key": key, "fit": done[key]}) + os.linesep)
-                    fits.append(done[key])
+            fits = [
+                results.fit(variant, signal, named, seed)
+                for seed in range(options.seeds)
+                for signal, named in found.items()
+            ]
             base = base or fits
             print(row(name, fits, base), flush=True)
 

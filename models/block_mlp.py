@@ -81,7 +81,7 @@ class BlockNetwork(nn.Module):
             mine[rows] = theirs
 
     @torch.no_grad()
-    def silence_(self, rows: Tensor) -> None:
+    def silence_(self, rows: Tensor | slice) -> None:
         """Make some blocks predict a constant: no residual, or as a signal 1/2 (black where the output is linear)."""
         for parameter in (self.weight[-1], self.bias[-1]):
             parameter[rows] = 0

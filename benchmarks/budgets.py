@@ -1,0 +1,63 @@
+"""How many points a preset trains until a picture is as good as wanted: the same recipe over ever more epochs.
+
+    python -m benchmarks.budgets DATA RESULTS [--psnr 35]
+
+DATA and RESULTS are those of benchmarks.ablation. A budget is a part of the recipe's epochs, with as many validations;
+between the last one that misses the quality and the first that reaches it, the logarithm of the points is interpolated.
+"""
+
+import argparse
+import math
+import statistics
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+from benchmarks.ablation import Results, signals
+from benchmarks.recipes import PICTURE
+from opt import PRESETS
+
+BUDGETS = (0.02, 0.04, 0.06, 0.1, 0.16, 0.25, 0.5, 1.0)
+
+
+def points_to_reach(wanted: float, fits: list[dict[str, float]]) -> float | None:
+    """None where even the last one misses; the points of the first one where that reaches it already."""
+    if fits[0]["quality"] >= wanted:
+        return fits[0]["points_trained"]
+    for below, above in pairwise(fits):
+        if above["quality"] >= wanted:
+            part = (wanted - below["quality"]) / (above["quality"] - below["quality"])
+            return below["points_trained"] * (above["points_trained"] / below["points_trained"]) ** part
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--psnr", type=float, default=35)
+    options = parser.parse_args()
+    ratios = []
+    print("| picture | seed, M points | best, M points | ratio |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as place:
+        results = Results(options.results, Path(place))
+        for name, signal in signals("images", options.data.resolve(), Path(place)).items():
+            needed = {}
+            for preset in ("seed", "best"):
+                fits: list[dict[str, float]] = []
+                for budget in BUDGETS:
+                    epochs = [max(1, round(budget * n)) for n in PICTURE["num_epochs"]]
+                    short = dict(num_epochs=epochs, val_freq=max(1, round(budget * 50)))
+                    fits.append(results.fit(PICTURE | PRESETS[preset]["image"] | short, name, signal, seed=0))
+                    if fits[-1]["quality"] >= options.psnr:
+                        break
+                needed[preset] = points_to_reach(options.psnr, fits)
+            seed, best = (f"{points / 1e6:.1f}" if points else "never" for points in needed.values())
+            ratio = needed["best"] / needed["seed"] if all(needed.values()) else math.nan
+            print(f"| {name} | {seed} | {best} | {ratio:.2f} |", flush=True)
+            ratios += [ratio] if math.isfinite(ratio) else []
+    print(f"\ngeometric mean of {len(ratios)} ratios: {statistics.geometric_mean(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()
