@@ -100,6 +100,8 @@ OF_BEST: dict[str, dict[str, Options]] = {  # taken back, or changed further
         "2 layers of 29": dict(n_layers=2, n_hidden=29),
         "4 layers of 14": dict(n_layers=4, n_hidden=14),
         "12 units": dict(n_hidden=12),
+        "12 units, blocks stop at 2e-5": dict(n_hidden=12, stop_ratio=0.2),
+        "5 frequencies, 13 units, blocks stop at 2e-5": dict(n_freq=5, n_hidden=13, stop_ratio=0.2),
         "blocks stop at 1e-4": dict(stop_ratio=1.0),
         "blocks stop at 2e-5": dict(stop_ratio=0.2),
         "validation every 25": dict(val_freq=25),

@@ -7,7 +7,6 @@ between the last one that misses the quality and the first that reaches it, the 
 """
 
 import argparse
-import math
 import statistics
 import tempfile
 from itertools import pairwise
@@ -53,9 +52,10 @@ def main() -> None:
                         break
                 needed[preset] = points_to_reach(options.psnr, fits)
             seed, best = (f"{points / 1e6:.1f}" if points else "never" for points in needed.values())
-            ratio = needed["best"] / needed["seed"] if all(needed.values()) else math.nan
-            print(f"| {name} | {seed} | {best} | {ratio:.2f} |", flush=True)
-            ratios += [ratio] if math.isfinite(ratio) else []
+            if all(needed.values()):
+                ratios.append(needed["best"] / needed["seed"])
+            ratio = f"{ratios[-1]:.2f}" if all(needed.values()) else ""
+            print(f"| {name} | {seed} | {best} | {ratio} |", flush=True)
     print(f"\ngeometric mean of {len(ratios)} ratios: {statistics.geometric_mean(ratios):.2f}")
 
 
