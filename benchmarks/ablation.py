@@ -102,6 +102,9 @@ OF_BEST: dict[str, dict[str, Options]] = {  # taken back, or changed further
         "12 units": dict(n_hidden=12),
         "12 units, blocks stop at 2e-5": dict(n_hidden=12, stop_ratio=0.2),
         "5 frequencies, 13 units, blocks stop at 2e-5": dict(n_freq=5, n_hidden=13, stop_ratio=0.2),
+        "5 frequencies, 13 units, blocks stop at 2e-5, epochs 100 100 100 200": dict(
+            n_freq=5, n_hidden=13, stop_ratio=0.2, num_epochs=[100, 100, 100, 200]
+        ),
         "blocks stop at 1e-4": dict(stop_ratio=1.0),
         "blocks stop at 2e-5": dict(stop_ratio=0.2),
         "validation every 25": dict(val_freq=25),
