@@ -132,7 +132,7 @@ OF_BEST: dict[str, dict[str, Options]] = {  # taken back, or changed further
         "copied weights": dict(weight_sharing="copy"),
     },
 }
-PAPER: dict[str, Options] = {  # with either activation, and all levels of the paper
+PAPER: dict[str, Options] = {  # with either activation
     "paper": dict(preset="paper"),
     "paper, Gaussians, RAdam, lr 3e-2": dict(preset="paper", arch="gaussian", optimizer="radam", lr=3e-2),
 }

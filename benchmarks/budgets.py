@@ -52,9 +52,10 @@ def main() -> None:
                         break
                 needed[preset] = points_to_reach(options.psnr, fits)
             seed, best = (f"{points / 1e6:.1f}" if points else "never" for points in needed.values())
+            ratio = ""
             if all(needed.values()):
                 ratios.append(needed["best"] / needed["seed"])
-            ratio = f"{ratios[-1]:.2f}" if all(needed.values()) else ""
+                ratio = f"{ratios[-1]:.2f}"
             print(f"| {name} | {seed} | {best} | {ratio} |", flush=True)
     print(f"\ngeometric mean of {len(ratios)} ratios: {statistics.geometric_mean(ratios):.2f}")
 

@@ -28,16 +28,18 @@ class BlockNetwork(nn.Module):
     amplitude: (n_blocks, 1, 1) buffer, the largest residual of each block
     """
 
-    weight: nn.ParameterList
-    bias: nn.ParameterList
-    amplitude: Tensor
-
-    def __init__(self, n_blocks: int, shape: dict[str, Any]):
+    def __init__(self, n_blocks: int, shape: dict[str, Any], widths: list[int]):
+        """
+        Inputs
+            widths: of what the layers take, and of the output
+        """
         super().__init__()
         omega = shape["omega"]
         if not (omega is None or (isinstance(omega, float) and 0 < omega < math.inf)):
             raise ValueError(f"omega {omega!r} is no positive number")
         self.shape = shape
+        self.weight = nn.ParameterList(torch.zeros(n_blocks, fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
+        self.bias = nn.ParameterList(torch.zeros(n_blocks, 1, fan_out) for fan_out in widths[1:])
         self.register_buffer("amplitude", torch.ones(n_blocks, 1, 1))
 
     @property
@@ -117,15 +119,12 @@ class BlockMLP(BlockNetwork):
         a: float = 0.1,
     ):
         shape = dict(n_in=n_in, n_out=n_out, n_layers=n_layers, n_hidden=n_hidden, output=output, omega=omega)
-        super().__init__(n_blocks, shape)
+        super().__init__(n_blocks, shape, [n_in, *[n_hidden] * (n_layers - 1), n_out])
         if output not in get_args(Output):
             raise ValueError(f"output {output!r} is none of {get_args(Output)}")
         self.output = output
         self.omega = omega
-        widths = [n_in, *[n_hidden] * (n_layers - 1), n_out]
         n_widths = (n_layers - 1 if omega is None else 0) + (output == "sine")
-        self.weight = nn.ParameterList(torch.zeros(n_blocks, fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
-        self.bias = nn.ParameterList(torch.zeros(n_blocks, 1, fan_out) for fan_out in widths[1:])
         self.a = nn.ParameterList(torch.full((n_blocks, 1, 1), a) for _ in range(n_widths))
 
     @property
@@ -208,17 +207,14 @@ class GaborMLP(BlockNetwork):
         omega: float,
     ):
         shape = dict(n_in=n_in, n_out=n_out, n_layers=n_layers, n_hidden=n_hidden, output=output, omega=omega)
-        super().__init__(n_blocks, shape)
+        super().__init__(n_blocks, shape, [n_hidden] * (n_layers - 1) + [n_out])
         if output != "gabor" or omega is None or n_layers < 2:
             raise ValueError(f"{shape} is no network of Gabor filters")
-        widths = [n_hidden] * (n_layers - 1) + [n_out]
 
         def filters(size: int) -> nn.ParameterList:
             return nn.ParameterList(torch.zeros(n_blocks, size, n_hidden) for _ in range(n_layers - 1))
 
         self.omega, self.phi, self.mu, self.gamma = filters(n_in), filters(1), filters(n_in), filters(1)
-        self.weight = nn.ParameterList(torch.zeros(n_blocks, fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
-        self.bias = nn.ParameterList(torch.zeros(n_blocks, 1, fan_out) for fan_out in widths[1:])
 
     @property
     def activation_width(self) -> int:

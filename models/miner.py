@@ -77,6 +77,11 @@ class Level:
         """(*grid) bool"""
         return self.active.view(grid_shape(self.size, self.patch_size))
 
+    @property
+    def row_grid(self) -> Tensor:
+        """(*grid) which row of the network each block has, -1 for none"""
+        return torch.where(self.active, self.active.cumsum(0) - 1, -1).view(self.active_grid.shape)
+
     def summary(self) -> dict[str, Any]:
         """What it is made of, in plain data; the size is W H or W H D."""
         return {
@@ -160,9 +165,7 @@ def refine(
     grid_window = tuple(
         slice(low, -(-stop // patch)) for low, (_, stop), patch in zip(first, window, level.patch_size, strict=True)
     )
-    grid = grid_shape(level.size, level.patch_size)
-    active = level.active.to(device)
-    row_of_block = torch.where(active, active.cumsum(0) - 1, -1).view(grid)[grid_window]
+    row_of_block = level.row_grid[grid_window].to(device)
     blocks = (row_of_block.flatten() >= 0).nonzero().squeeze(1)  # in the grid of the window
     rows = row_of_block.flatten()[blocks]
 

@@ -15,7 +15,7 @@ from models.block_mlp import BlockNetwork, GaborMLP
 from models.encoding import encoded_width, restriction
 from models.miner import Level
 
-Sharing = Literal["none", "copy", "inherit"]
+Sharing = Literal["copy", "inherit"]
 
 
 @torch.no_grad()
@@ -32,8 +32,7 @@ def share_weights_(level: Level, blocks: Tensor, coarser: Level, how: Sharing) -
         coarser: the next coarser level
     """
     places = torch.stack(torch.unravel_index(blocks, level.active_grid.shape), dim=1)
-    numbers = torch.where(coarser.active, coarser.active.cumsum(0) - 1, -1).view(coarser.active_grid.shape)
-    parent_rows = numbers[tuple((places // 2).T)]
+    parent_rows = coarser.row_grid[tuple((places // 2).T)]
     rows = (parent_rows >= 0).nonzero().squeeze(1)
     started = coarser.network.select(parent_rows[rows]).to(blocks.device)
     factor = 1.0
