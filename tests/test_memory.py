@@ -14,7 +14,9 @@ from conftest import ROOT
 from utils.memory import plan_memory
 
 SIZE = (8192, 12288)
-LIMIT = 1000 * 2**20  # of what a process may write to: the imports take some 500 MiB of it
+# Of what a process may write to. By windows a fit takes 930 to 1030 MiB of it (the imports some 500, stacks and
+# arenas of threads some 150, which is why it varies), with its levels in memory 1650.
+LIMIT = 1300 * 2**20
 
 
 def tiles():
