@@ -15,6 +15,7 @@ from utils.checkpoint import (
     load_level,
     load_part,
     load_state,
+    part_path,
     part_paths,
     save_level,
     save_part,
@@ -124,7 +125,8 @@ class Run:
                 )
         self.done = set(levels)
         self.parts = [path for path, record in parts.items() if any(record is one for one in inside)]
-        self.state = state if any(state is one for one in inside) else None
+        is_of_part = state is not None and part_path(self.ckpts, state["rows"][0]) in self.parts
+        self.state = state if any(state is one for one in inside) and not is_of_part else None
 
     def header(self, level: int) -> dict[str, Any]:
         return {"level": level, "run": self.identity, "options": self.options}

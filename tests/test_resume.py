@@ -13,9 +13,10 @@ import pytest
 import torch
 from conftest import ASTRONAUT, SMALL_FIT
 
+import run
 import train
 from models.miner import MINER
-from utils.checkpoint import level_path, load_state, save_state, state_path
+from utils.checkpoint import level_path, load_state, part_paths, save_state, state_path
 
 N_KILLS = int(os.environ.get("KILLS", 5))
 FIT = [*SMALL_FIT, "--val_freq", "20", "--save_every", "0"]
@@ -67,9 +68,11 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(uninterrupted, 
         folder.mkdir()
         runs += 1
         while True:
+            began = time.monotonic()
             process = start(folder, [*arguments, "--resume"])
             process.join(generator.uniform(0, 0.5) * seconds if kills < N_KILLS else None)
             if process.exitcode is not None:
+                seconds = min(seconds, time.monotonic() - began)  # the machine may have been busy
                 break
             process.kill()
             process.join()
@@ -97,6 +100,28 @@ def test_a_stop_is_saved_and_the_command_that_is_printed_goes_on(uninterrupted, 
     process.join()
     assert process.exitcode == 0
     assert files(tmp_path) == expected, "however large the visits are"
+
+
+def test_a_part_that_is_saved_counts_though_its_state_is_still_there(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*SMALL_FIT, "--max_blocks", 3, "--num_epochs", 40, "--val_freq", 20]
+    assert command("train.py", *arguments).status == 0
+    whole = files(tmp_path)
+    save_part = run.save_part
+
+    def save_and_stop(*record):
+        save_part(*record)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "save_part", save_and_stop)
+    assert command("train.py", *arguments, "--overwrite").status == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert state_path(tmp_path / "ckpts/small").exists()
+    assert len(part_paths(tmp_path / "ckpts/small")) == 1
+    resumed = command("train.py", *arguments, "--resume")
+    assert resumed.status == 0, resumed.error
+    assert files(tmp_path) == whole
 
 
 def test_a_finished_run_says_so(command, tmp_path, monkeypatch):
