@@ -144,10 +144,11 @@ def make_parser() -> ArgumentParser:
     )
     add(
         "--arch",
-        choices=["gaussian", "sine", "gabor"],
+        choices=["gaussian", "centred", "sine", "gabor"],
         default="gaussian",
-        help="hidden activations: Gaussians, with a sine or sigmoid at the end; sines, with nothing (SIREN); or none, "
-        "but products with Gabor filters of the positions (a multiplicative filter network)",
+        help="hidden activations: Gaussians, with a sine or sigmoid at the end; these less a half, which learn faster; "
+        "sines, with nothing at the end (SIREN); or none, but products with Gabor filters of the positions (a "
+        "multiplicative filter network)",
     )
     add(
         "--omega",
@@ -176,7 +177,12 @@ def make_parser() -> ArgumentParser:
     )
     add("--batch_size", type=int, default=256, help="points of a block in a batch; at most those of a patch")
     add("--lr", type=float, default=3e-2, help="learning rate, falls to a thirtieth by a cosine over each level")
-    add("--optimizer", choices=["radam", "adam"], default="radam", help="what takes the steps")
+    add(
+        "--optimizer",
+        choices=["radam", "adam", "nradam"],
+        default="radam",
+        help="what takes the steps; nradam is RAdam with Nesterov's momentum",
+    )
     add(
         "--betas",
         type=float,

@@ -82,6 +82,7 @@ _SSIM_PIXELS, _SSIM_BANDS = 2**23, 8
 _SSIM_WINDOW = 2**21  # values decoded at once
 _OUTPUTS = {"sine": "linear", "gabor": "gabor"}
 _OMEGAS = {"sine": {"image": 150.0, "mesh": 30.0}, "gabor": {"image": 10.0, "mesh": 5.0}}
+_CENTRE = 0.5
 _PYRAMIDS = Path("ckpts") / ".levels"
 
 
@@ -601,16 +602,18 @@ def encoding_of(level: int, options: Namespace) -> tuple[float, ...] | None:
 
 
 def network_shape(n_channels: int, level: int, options: Namespace) -> dict[str, Any]:
-    omega, output = None, "sine" if is_residual(options, level) else "sigmoid"
-    if options.arch != "gaussian":
-        omega, output = options.omega or _OMEGAS[options.arch][options.task], _OUTPUTS[options.arch]
-    return dict(
+    shape = dict(
         n_in=encoded_width(n_dims(options), encoding_of(level, options)),
         n_out=n_channels,
         n_layers=options.n_layers,
         n_hidden=options.n_hidden,
-        output=output,
-        omega=omega,
+    )
+    if options.arch in _OUTPUTS:
+        omega = options.omega or _OMEGAS[options.arch][options.task]
+        return shape | dict(output=_OUTPUTS[options.arch], omega=omega)
+    return shape | dict(
+        output="sine" if is_residual(options, level) else "sigmoid",
+        centre=_CENTRE if options.arch == "centred" else 0.0,
     )
 
 

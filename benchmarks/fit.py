@@ -16,8 +16,8 @@ import torch
 from models.block_mlp import BlockMLP, init_blocks_
 from models.encoding import encode, frequencies
 from models.ops import choose_backend, reference
+from models.ops.adam import make_optimizer
 from utils.blocks import block_coords
-from utils.pruning import make_optimizer
 from utils.rng import point_order
 
 NETWORKS = {  # patch, frequencies, points a batch, network

@@ -15,10 +15,11 @@ from tqdm.auto import tqdm
 
 from models.block_mlp import BlockNetwork
 from models.miner import Level, refine
+from models.ops.adam import make_optimizer
 from utils.errors import Interrupted
 from utils.figures import highlight_blocks, signed, thumbnail
 from utils.metrics import Metric, n_colours
-from utils.pruning import make_optimizer, select_blocks, set_step
+from utils.pruning import select_blocks, set_step
 from utils.ranks import Ranks
 from utils.raster import Window, whole
 from utils.rng import point_order

@@ -16,6 +16,7 @@ SHAPES = [
     dict(n_in=7, n_out=4, n_layers=2, n_hidden=20, output="sine"),
     dict(n_in=210, n_out=1, n_layers=2, n_hidden=8, output="sine"),
     dict(n_in=2, n_out=3, n_layers=4, n_hidden=8, output="linear", omega=30.0),
+    dict(n_in=24, n_out=3, n_layers=3, n_hidden=16, output="sine", centre=0.5),
     dict(n_in=2, n_out=3, n_layers=4, n_hidden=8, output="gabor", omega=10.0),
 ]
 GABOR = [SHAPES[-1], dict(n_in=3, n_out=1, n_layers=2, n_hidden=5, output="gabor", omega=5.0)]
@@ -48,12 +49,25 @@ def test_batched_blocks_equal_separate_mlps(shape):
         for layer in range(shape["n_layers"]):
             x = x @ network.weight[layer][block] + network.bias[layer][block]
             if layer < shape["n_layers"] - 1:
-                x = torch.sin(30 * x) if "omega" in shape else torch.exp(-0.5 * (x / network.a[layer][block]) ** 2)
+                if "omega" in shape:
+                    x = torch.sin(30 * x)
+                else:
+                    x = torch.exp(-0.5 * (x / network.a[layer][block]) ** 2) - shape.get("centre", 0)
         if shape["output"] == "sine":
             x = network.amplitude[block] * torch.sin(network.a[-1][block] * x)
         elif shape["output"] == "sigmoid":
             x = 1 / (1 + torch.exp(-x))
         torch.testing.assert_close(together[block], x)
+
+
+def test_a_centre_changes_nothing_that_the_next_bias_cannot_make_up_for():
+    shape = dict(n_in=5, n_out=2, n_layers=3, n_hidden=7, output="sine")
+    plain, centred = (make_network(4, shape | dict(centre=centre)).double() for centre in (0.0, 0.5))
+    with torch.no_grad():
+        for bias, weight in zip(centred.bias[1:], centred.weight[1:], strict=True):
+            bias += 0.5 * weight.sum(1, keepdim=True)
+    coords = torch.rand(63, 5, dtype=torch.float64)
+    torch.testing.assert_close(centred(coords), plain(coords))
 
 
 def gabor_features(network: GaborMLP, block: int, point: torch.Tensor) -> list[torch.Tensor]:

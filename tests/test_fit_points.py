@@ -11,7 +11,8 @@ from conftest import BACKENDS
 from test_block_mlp import SHAPES, make_network, skip_what_no_kernel_does
 
 from models.ops import reference
-from utils.pruning import make_optimizer, select_blocks, set_step
+from models.ops.adam import make_optimizer
+from utils.pruning import select_blocks, set_step
 from utils.rng import point_order
 
 N_POINTS, BATCH_SIZE = 112, 48  # two full batches and a short one
@@ -131,6 +132,25 @@ def test_a_step_is_radam_on_the_loss_scaled_by_itself():
     reference.fit_points(network, optimizer, coords, target, order, N_POINTS, torch.tensor([0.5]))
     for parameter, start, gradient in zip(network.parameters(), before, gradients, strict=True):
         torch.testing.assert_close(parameter, start - 0.5 * gradient)
+
+
+def test_nesterov_momentum_takes_each_step_of_radam_with_the_moment_that_comes_next():
+    """With a constant gradient g the moment after t steps is (1 - beta_1^t) g."""
+    betas, n_steps = (0.7, 0.9), 30
+    parameters = [torch.nn.Parameter(torch.zeros(3, 2, 2)) for _ in range(2)]
+    plain, nesterov = (
+        make_optimizer(torch.nn.ParameterList([parameter]), 0.1, kind=kind, betas=betas)
+        for kind, parameter in zip(("radam", "nradam"), parameters, strict=True)
+    )
+    gradient = torch.linspace(-2, 3, 12).view(3, 2, 2)
+    for step in range(1, n_steps + 1):
+        before = [parameter.detach().clone() for parameter in parameters]
+        for parameter, optimizer in zip(parameters, (plain, nesterov), strict=True):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        moved, moved_ahead = (parameter.detach() - old for parameter, old in zip(parameters, before, strict=True))
+        torch.testing.assert_close(moved_ahead, moved * (1 - 0.7 ** (step + 1)) / (1 - 0.7**step))
+    assert nesterov.state[parameters[1]]["step"] == n_steps
 
 
 def test_no_blocks_are_no_work(fit):

@@ -10,8 +10,9 @@ from conftest import ROOT
 from test_block_mlp import make_network
 
 from models.ops import choose_backend, fused_cpu, reference
+from models.ops.adam import make_optimizer
 from utils.errors import InputError
-from utils.pruning import make_optimizer, select_blocks
+from utils.pruning import select_blocks
 from utils.rng import point_order
 
 CASES = [  # points, points a batch, blocks, network
@@ -24,6 +25,7 @@ CASES = [  # points, points a batch, blocks, network
     (300, 299, 3, dict(n_in=21, n_out=3, n_layers=3, n_hidden=67, output="sine")),  # the last batch has one point
     (112, 48, 5, dict(n_in=2, n_out=3, n_layers=4, n_hidden=9, output="linear", omega=30.0)),
     (100, 30, 3, dict(n_in=2, n_out=1, n_layers=3, n_hidden=20, output="sine", omega=5.5)),
+    (150, 64, 4, dict(n_in=24, n_out=3, n_layers=4, n_hidden=18, output="sine", centre=0.5)),
     (16, 16, 1000, dict(n_in=2, n_out=1, n_layers=2, n_hidden=7, output="sigmoid")),
 ]
 N_EPOCHS = 5
@@ -106,7 +108,16 @@ def test_many_steps_end_as_near_to_the_definition_as_the_reference_does(case):
             assert error(state[moment], true_moment) < 5 * error(plain_state[moment], true_moment) + 2e-6
 
 
-@pytest.mark.parametrize("optimizer", [dict(kind="adam"), dict(betas=(0.8, 0.99)), dict(kind="adam", betas=(0.0, 0.9))])
+OPTIMIZERS = [
+    dict(kind="adam"),
+    dict(betas=(0.8, 0.99)),
+    dict(kind="adam", betas=(0.0, 0.9)),
+    dict(kind="nradam"),
+    dict(kind="nradam", betas=(0.6, 0.99)),
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 def test_each_optimizer_is_that_of_the_definition(optimizer):
     case, other_steps = CASES[0], fit(reference, CASES[0], N_EPOCHS)[0]
     truth, *_ = fit(reference, case, N_EPOCHS, double=True, **optimizer)
@@ -114,7 +125,7 @@ def test_each_optimizer_is_that_of_the_definition(optimizer):
     network, *_ = fit(fused_cpu, case, N_EPOCHS, **optimizer)
     for expected, other, actual in zip(truth.parameters(), plain.parameters(), network.parameters(), strict=True):
         assert error(actual, expected) < 5 * error(other, expected) + 1e-5
-    assert error(other_steps.weight[0], truth.weight[0]) > 1e-2, "it matters"
+    assert error(other_steps.weight[0], truth.weight[0]) > 1e-3, "it matters"
 
 
 def test_backends_may_be_changed_in_mid_run():

@@ -5,12 +5,13 @@ import json
 import pytest
 import torch
 from conftest import SMALL_FIT
-from test_fused_cpu import CASES, error, problem
+from test_fused_cpu import CASES, OPTIMIZERS, error, problem
 
 from models.block_mlp import BlockMLP
 from models.ops import choose_backend, reference
+from models.ops.adam import make_optimizer
 from utils.errors import KernelError
-from utils.pruning import make_optimizer, select_blocks
+from utils.pruning import select_blocks
 from utils.rng import point_order
 
 fused_cuda = pytest.importorskip("models.ops.fused_cuda", exc_type=ImportError)
@@ -29,13 +30,13 @@ def poisoned():
     torch.use_deterministic_algorithms(False)
 
 
-def fit(backend, case, device, epochs=range(N_EPOCHS), double=False):
+def fit(backend, case, device, epochs=range(N_EPOCHS), double=False, **optimizer):
     """Network, optimizer and losses after some epochs."""
     n_points, batch_size, *_ = case
     network, coords, target = (part.to(device) for part in problem(case))
     if double:
         network, coords, target = network.double(), coords.double(), target.double()
-    optimizer = make_optimizer(network, 3e-2)
+    optimizer = make_optimizer(network, 3e-2, **optimizer)
     order = point_order(2, 1, range(N_EPOCHS), n_points)[epochs.start : epochs.stop].to(device)
     lr = torch.linspace(3e-2, 1e-2, N_EPOCHS)[epochs.start : epochs.stop]
     return network, optimizer, backend.fit_points(network, optimizer, coords, target, order, batch_size, lr)
@@ -55,6 +56,16 @@ def test_many_steps_end_as_near_to_the_definition_as_the_reference_does(case):
             true_moment = true_optimizer.state[expected][moment]
             allowed = 5 * error(plain_state[moment], true_moment) + 10 * ROUNDING
             assert error(state[moment].cpu(), true_moment) < allowed
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS[-1:], ids=str)
+def test_each_optimizer_is_that_of_the_definition(optimizer):
+    case = SERVED[0]
+    truth, *_ = fit(reference, case, "cpu", double=True, **optimizer)
+    plain, *_ = fit(reference, case, "cpu", **optimizer)
+    network, *_ = fit(fused_cuda, case, DEVICE, **optimizer)
+    for expected, other, actual in zip(truth.parameters(), plain.parameters(), network.parameters(), strict=True):
+        assert error(actual.cpu(), expected) < 5 * error(other, expected) + 10 * ROUNDING
 
 
 @pytest.mark.parametrize("case", SERVED, ids=str)

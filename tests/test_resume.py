@@ -19,7 +19,7 @@ from models.miner import MINER
 from utils.checkpoint import level_path, load_state, part_paths, save_state, state_path
 
 N_KILLS = int(os.environ.get("KILLS", 5))
-FIT = [*SMALL_FIT, "--val_freq", "20", "--save_every", "0"]
+FIT = [*SMALL_FIT, "--arch", "centred", "--optimizer", "nradam", "--val_freq", "20", "--save_every", "0"]
 N_EPOCHS = {"fused": ["40", "60", "300"], "reference": ["20", "20", "60"]}
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["train"])

@@ -26,7 +26,8 @@ def hidden_features(network: BlockMLP, coords: torch.Tensor) -> list[torch.Tenso
     for layer in range(network.shape["n_layers"] - 1):
         x = features[-1] @ network.weight[layer] + network.bias[layer]
         gaussian = network.omega is None
-        features.append(torch.exp(-0.5 * (x / network.a[layer]) ** 2) if gaussian else torch.sin(network.omega * x))
+        h = torch.exp(-0.5 * (x / network.a[layer]) ** 2) - network.centre if gaussian else torch.sin(network.omega * x)
+        features.append(h)
     return features[1:]
 
 
@@ -64,13 +65,16 @@ def test_a_finer_level_has_its_own_frequencies_and_half_of_each_of_the_coarser_l
     assert nested((3.0, 6.0, 9.0), 1) == (1.5, 3.0, 4.5, 6.0, 9.0)
 
 
-@pytest.mark.parametrize("omega", [None, 30.0], ids=["gaussian", "sine"])
+@pytest.mark.parametrize(
+    "activation",
+    [dict(output="sine"), dict(output="sine", centre=0.5), dict(output="linear", omega=30.0)],
+    ids=["gaussian", "centred", "sine"],
+)
 @pytest.mark.parametrize("encoding", [None, frequencies(3, "octaves"), frequencies(2, "harmonics")])
 @pytest.mark.parametrize("size", [(40, 23), (13, 20, 9)])
-def test_inherited_hidden_features_are_the_parents_at_the_same_places(size, encoding, omega):
-    output = "sine" if omega is None else "linear"
-    coarse = make_level(level_size(size, 1), nested(encoding, 1), True, seed=1, output=output, omega=omega)
-    fine = make_level(size, nested(encoding, 2), True, seed=2, output=output, omega=omega)
+def test_inherited_hidden_features_are_the_parents_at_the_same_places(size, encoding, activation):
+    coarse = make_level(level_size(size, 1), nested(encoding, 1), True, seed=1, **activation)
+    fine = make_level(size, nested(encoding, 2), True, seed=2, **activation)
     share_weights_(fine, fine.active.nonzero().squeeze(1), coarse, "inherit")
     coords = encode(block_coords(fine.patch_size), fine.frequencies)
     theirs = hidden_features(fine.network, coords)

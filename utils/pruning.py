@@ -1,33 +1,7 @@
 """Surgery on networks of blocks and their optimizers. Which blocks go, and when, is told elsewhere."""
 
-import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer, RAdam
-
-OPTIMIZERS = {"radam": RAdam, "adam": Adam}
-
-
-def make_optimizer(
-    network: nn.Module,
-    lr: float,
-    moments: list[list[Tensor]] | None = None,
-    kind: str = "radam",
-    betas: tuple[float, float] = (0.9, 0.999),
-) -> Optimizer:
-    """RAdam (Liu et al., ICLR 2020) or Adam (Kingma and Ba, ICLR 2015) whose moments exist from the start.
-
-    Inputs
-        kind: of `OPTIMIZERS`
-        betas: decay of the two moments
-        moments: the two of each parameter; None for zeros
-    """
-    optimizer = OPTIMIZERS[kind](network.parameters(), lr=lr, betas=betas)
-    for index, parameter in enumerate(network.parameters()):
-        first, second = moments[index] if moments else (torch.zeros_like(parameter), torch.zeros_like(parameter))
-        if not first.shape == second.shape == parameter.shape:
-            raise TypeError(f"moments {first.shape}, {second.shape} of a parameter {parameter.shape}")
-        optimizer.state[parameter] = {"step": torch.tensor(0.0), "exp_avg": first, "exp_avg_sq": second}
-    return optimizer
+from torch.optim import Optimizer
 
 
 def select_blocks(network: nn.Module, optimizer: Optimizer, rows: Tensor | slice) -> tuple[nn.Module, Optimizer]:

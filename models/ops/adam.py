@@ -1,17 +1,64 @@
-"""The scalars of a step of Adam and RAdam, for kernels that take the step themselves."""
+"""Adam and its kin, and the scalars of their steps for kernels that take the steps themselves."""
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer, RAdam
 
 
-def step_rates(optimizer: torch.optim.Optimizer, lr: Tensor, n_batches: int) -> Tensor:
+class NRAdam(RAdam):
+    """RAdam with Nesterov's momentum: a step takes beta_1 m + (1 - beta_1) g, g the gradient, where RAdam takes m.
+
+    Dozat, Incorporating Nesterov Momentum into Adam (ICLR workshop 2016), section 2.2, with a constant beta_1.
+    """
+
+    @torch.no_grad()
+    def step(self) -> None:
+        beta1, beta2 = self.defaults["betas"]
+        for group in self.param_groups:
+            [[rate, rectified, eps]] = step_rates(self, torch.tensor([group["lr"]], dtype=torch.float64), 1).tolist()
+            for parameter in group["params"]:
+                state, gradient = self.state[parameter], parameter.grad
+                state["step"] += 1
+                first = state["exp_avg"].lerp_(gradient, 1 - beta1)
+                second = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+                adapted = rectified / (second.sqrt() + eps) if rectified else 1
+                parameter.sub_(rate * first.lerp(gradient, lookahead(self)) * adapted)
+
+
+OPTIMIZERS = {"radam": RAdam, "adam": Adam, "nradam": NRAdam}
+
+
+def make_optimizer(
+    network: nn.Module,
+    lr: float,
+    moments: list[list[Tensor]] | None = None,
+    kind: str = "radam",
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> Optimizer:
+    """RAdam (Liu et al., ICLR 2020), Adam (Kingma and Ba, ICLR 2015) or `NRAdam`, whose moments exist from the start.
+
+    Inputs
+        kind: of `OPTIMIZERS`
+        betas: decay of the two moments
+        moments: the two of each parameter; None for zeros
+    """
+    optimizer = OPTIMIZERS[kind](network.parameters(), lr=lr, betas=betas)
+    for index, parameter in enumerate(network.parameters()):
+        first, second = moments[index] if moments else (torch.zeros_like(parameter), torch.zeros_like(parameter))
+        if not first.shape == second.shape == parameter.shape:
+            raise TypeError(f"moments {first.shape}, {second.shape} of a parameter {parameter.shape}")
+        optimizer.state[parameter] = {"step": torch.tensor(0.0), "exp_avg": first, "exp_avg_sq": second}
+    return optimizer
+
+
+def step_rates(optimizer: Optimizer, lr: Tensor, n_batches: int) -> Tensor:
     """What multiplies the moments in each step of some epochs, as torch takes it: RAdam (Liu et al., ICLR 2020,
     algorithm 2), or Adam (Kingma and Ba, ICLR 2015, section 2).
 
     A step is  parameter -= rate_0 * m,  where rate_1 is not 0 times  rate_1 / (sqrt(v) + rate_2),  m and v the two
-    moments after their update.
+    moments after their update; for m see also `lookahead`.
 
     Inputs
         optimizer: tells the steps taken so far
@@ -30,7 +77,7 @@ def step_rates(optimizer: torch.optim.Optimizer, lr: Tensor, n_batches: int) -> 
         for step in range(done + epoch * n_batches + 1, done + (epoch + 1) * n_batches + 1):
             correction = 1 - beta2**step
             root = math.sqrt(correction)
-            if not isinstance(optimizer, torch.optim.RAdam):
+            if not isinstance(optimizer, RAdam):
                 rates.append((rate / (1 - beta1**step), root, eps * root))
                 continue
             length, rectified = longest - 2 * step * beta2**step / correction, 0.0
@@ -41,5 +88,10 @@ def step_rates(optimizer: torch.optim.Optimizer, lr: Tensor, n_batches: int) -> 
     return torch.tensor(rates)
 
 
-def steps_taken(optimizer: torch.optim.Optimizer) -> int:
+def lookahead(optimizer: Optimizer) -> float:
+    """How far a step goes from the first moment towards the gradient: the part 1 - beta_1 of the way, or 0."""
+    return 1 - optimizer.defaults["betas"][0] if isinstance(optimizer, NRAdam) else 0.0
+
+
+def steps_taken(optimizer: Optimizer) -> int:
     return int(next(iter(optimizer.state.values()))["step"])

@@ -1,7 +1,7 @@
 /* Train and evaluate the block MLPs of one shape on a CPU: the fused twin of reference.py and of BlockMLP.forward.
 
    Compiled for one network: N_IN, N_HIDDEN, N_OUT, N_LAYERS are constants; SINE or LINEAR tell the output, else it is a
-   sigmoid; with OMEGA hidden layers are sin(OMEGA x), else Gaussians with a width a.
+   sigmoid; with OMEGA hidden layers are sin(OMEGA x), else Gaussians with a width a, less CENTRE.
    A block is computed by itself, so threads may share out the blocks in any way. Points lie along vectors, and products
    keep a tile of outputs in registers. The gradients of a batch are scaled by the block's loss when it is complete.
 
@@ -160,7 +160,7 @@ INLINE void forward_rows(const int rows, const int n_k, const int n_outputs, con
         store(h + i * ROW + v * LANES, sine);
 #else
         store(z + i * ROW + v * LANES, value);
-        store(h + i * ROW + v * LANES, exponential(value * value * scale));
+        store(h + i * ROW + v * LANES, exponential(value * value * scale) - CENTRE);
 #endif
     }
 }
@@ -194,7 +194,7 @@ INLINE void backward_rows(const int rows, const int n_outputs, const float *weig
 #ifdef OMEGA
             vec q = total[i][v] * before;
 #else
-            vec q = total[i][v] * load(h + i * ROW + v * LANES) * before;
+            vec q = total[i][v] * (load(h + i * ROW + v * LANES) + CENTRE) * before;
             *width += q * before;
             q *= 2 * scale;
 #endif
@@ -360,9 +360,9 @@ static void tile_gradients(Tile *tile, Block *block, float amplitude, int n)
     block->squares += sum(squares);
 }
 
-/* One step of Adam or RAdam, by the rates of adam.py: parameter -= rate[0] * m * rate[1] / (sqrt(v) + rate[2]), or where
-   rate[1] is 0 parameter -= rate[0] * m. */
-INLINE void take_step(Block *block, float scale, const float *rate, double beta1, double beta2)
+/* One step, by the rates of adam.py: parameter -= rate[0] * m * rate[1] / (sqrt(v) + rate[2]), or where rate[1] is 0
+   parameter -= rate[0] * m; m the first moment, the part lookahead of the way towards the gradient. */
+INLINE void take_step(Block *block, float scale, const float *rate, double beta1, double beta2, float lookahead)
 {
     const float gain1 = (float)(1 - beta1), keep2 = (float)beta2, gain2 = (float)(1 - beta2);
     for (int j = 0; j < PADDED; j += LANES) {
@@ -370,7 +370,7 @@ INLINE void take_step(Block *block, float scale, const float *rate, double beta1
         vec first = load(block->first + j), second = load(block->second + j);
         first += (gradient - first) * gain1;
         second = second * keep2 + gradient * gradient * gain2;
-        vec step = first * rate[0];
+        vec step = (first + (gradient - first) * lookahead) * rate[0];
         if (rate[1] != 0) {
             vec root;
             for (int lane = 0; lane < LANES; lane++) root[lane] = __builtin_sqrtf(second[lane]);
@@ -458,7 +458,7 @@ INLINE void restore_mode(unsigned mode)
 int fit(float *const *parameters, float *const *firsts, float *const *seconds, const float *amplitude,
         const float *coords, const float *target, const int32_t *order, const float *rates, float *loss,
         int64_t n_blocks, int64_t first, int64_t last, int32_t n_points, int32_t n_epochs, int32_t batch_size,
-        double beta1, double beta2, float loss_eps, float loss_scale)
+        double beta1, double beta2, float lookahead, float loss_eps, float loss_scale)
 {
     Work work = begin_work();
     if (!work.memory) return 1;
@@ -494,7 +494,7 @@ int fit(float *const *parameters, float *const *firsts, float *const *seconds, c
                 const float count = (float)n_batch * N_OUT;
                 for (int b = 0; b < n_group; b++) {
                     const float mean = blocks[b].squares / count;
-                    take_step(&blocks[b], 2 / count / (mean + loss_eps) / loss_scale, rate, beta1, beta2);
+                    take_step(&blocks[b], 2 / count / (mean + loss_eps) / loss_scale, rate, beta1, beta2, lookahead);
                     blocks[b].loss += (double)mean * n_batch / n_points;
                     blocks[b].squares = 0;
                 }

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from models.block_mlp import BlockMLP
-from models.ops.adam import step_rates, steps_taken
+from models.ops.adam import lookahead, step_rates, steps_taken
 from models.ops.reference import LOSS_EPS, LOSS_SCALE
 from utils.errors import KernelError, one_line
 from utils.pruning import set_step
@@ -54,7 +54,7 @@ def fit_points(
             *pointers,
             losses.data_ptr(),
             *(n_blocks, first, last, n_points, len(order), batch_size),
-            *(beta1, beta2, LOSS_EPS, LOSS_SCALE),
+            *(beta1, beta2, lookahead(optimizer), LOSS_EPS, LOSS_SCALE),
         )
 
     _share_out(fit, n_blocks)
@@ -101,7 +101,15 @@ def _threads(n_threads: int) -> ThreadPoolExecutor:
 
 
 @lru_cache
-def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str, omega: float | None = None) -> ctypes.CDLL:
+def kernel(
+    n_in: int,
+    n_out: int,
+    n_layers: int,
+    n_hidden: int,
+    output: str,
+    omega: float | None = None,
+    centre: float = 0.0,
+) -> ctypes.CDLL:
     """The library for a shape of network, compiled where this machine has not got it yet.
 
     Errors
@@ -111,6 +119,7 @@ def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str, ome
         raise KernelError("it has no Gabor filters")
     constants = dict(N_IN=n_in, N_OUT=n_out, N_LAYERS=n_layers, N_HIDDEN=n_hidden)
     constants |= dict(SINE=int(output == "sine"), LINEAR=int(output == "linear"))
+    constants["CENTRE"] = f"{float(centre)!r}f"
     if omega is not None:
         constants["OMEGA"] = f"{float(omega)!r}f"
     flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
@@ -129,7 +138,7 @@ def kernel(n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str, ome
     except OSError as error:
         raise KernelError(f"{path} cannot be loaded ({one_line(error)})") from error
     pointer, count, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    reals = [ctypes.c_double] * 2 + [ctypes.c_float] * 2
+    reals = [ctypes.c_double] * 2 + [ctypes.c_float] * 3
     library.fit.argtypes = [*[pointer] * 9, *[count] * 3, *[size] * 3, *reals]
     library.predict.argtypes = [*[pointer] * 4, *[count] * 3]
     return library

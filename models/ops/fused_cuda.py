@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from models.block_mlp import BlockMLP
-from models.ops.adam import step_rates, steps_taken
+from models.ops.adam import lookahead, step_rates, steps_taken
 from models.ops.reference import LOSS_EPS, LOSS_SCALE
 from utils.errors import KernelError
 from utils.pruning import set_step
@@ -120,6 +120,7 @@ def _forward(
     n_hidden: tl.constexpr,
     n_layers: tl.constexpr,
     omega: tl.constexpr,
+    centre: tl.constexpr,
     p_hidden: tl.constexpr,
     precision: tl.constexpr,
 ):
@@ -134,16 +135,28 @@ def _forward(
             if omega > 0:
                 h = tl.sin(z * omega)
             else:
-                h = tl.exp(z * z * (-0.5 / (widths[layer] * widths[layer])))
+                h = tl.exp(z * z * (-0.5 / (widths[layer] * widths[layer]))) - centre
             after = after + (tl.where(real, h, 0.0),)
     return before, after
 
 
 @triton.jit
 def _step(
-    parameters, firsts, seconds, gradients, scale, rate, rectified, gain1, keep2, gain2, eps, count: tl.constexpr
+    parameters,
+    firsts,
+    seconds,
+    gradients,
+    scale,
+    rate,
+    rectified,
+    gain1,
+    keep2,
+    gain2,
+    ahead,
+    eps,
+    count: tl.constexpr,
 ):
-    """A step, by the rates of adam.step_rates, for tuples of parameters, moments and unscaled gradients."""
+    """A step, by adam.step_rates and adam.lookahead, for tuples of parameters, moments and unscaled gradients."""
     new_parameters = ()
     new_firsts = ()
     new_seconds = ()
@@ -152,7 +165,7 @@ def _step(
         first = firsts[index] + (gradient - firsts[index]) * gain1
         second = seconds[index] * keep2 + gradient * gradient * gain2
         adapted = tl.where(rectified > 0, rectified / (tl.sqrt(second) + eps), 1.0)
-        new_parameters = new_parameters + (parameters[index] - rate * first * adapted,)
+        new_parameters = new_parameters + (parameters[index] - rate * (first + (gradient - first) * ahead) * adapted,)
         new_firsts = new_firsts + (first,)
         new_seconds = new_seconds + (second,)
     return new_parameters, new_firsts, new_seconds
@@ -176,6 +189,7 @@ def _fit(
     gain1,
     keep2,
     gain2,
+    ahead,
     loss_eps,
     loss_scale,
     n_in: tl.constexpr,
@@ -185,6 +199,7 @@ def _fit(
     sine: tl.constexpr,
     linear: tl.constexpr,
     omega: tl.constexpr,
+    centre: tl.constexpr,
     n_widths: tl.constexpr,
     n_parameters: tl.constexpr,
     p_in: tl.constexpr,
@@ -233,7 +248,7 @@ def _fit(
             wanted = here[:, None] & (i[None, :] < n_out)
             at = target + (block * n_points + point[:, None]) * n_out + i[None, :]
             y = tl.load(at, mask=wanted, other=0.0)
-            before, after = _forward(x, weights, biases, widths, n_hidden, n_layers, omega, p_hidden, precision)
+            before, after = _forward(x, weights, biases, widths, n_hidden, n_layers, omega, centre, p_hidden, precision)
 
             z = before[n_layers - 1]
             if sine:
@@ -268,7 +283,7 @@ def _fit(
                     if omega > 0:
                         gradient = inner * tl.cos(z * omega) * omega
                     else:
-                        inner = inner * after[layer] * z
+                        inner = inner * (after[layer] + centre) * z
                         width = widths[layer - 1]
                         squared = width * width
                         new_widths = (width_gradients[layer - 1] + tl.sum(inner * z) / (squared * width),) + new_widths
@@ -285,15 +300,15 @@ def _fit(
         eps = tl.load(rates + 3 * step + 2)
         weights, weights1, weights2 = _step(
             weights, weights1, weights2, weight_gradients,
-            scale, rate, rectified, gain1, keep2, gain2, eps, n_layers,
+            scale, rate, rectified, gain1, keep2, gain2, ahead, eps, n_layers,
         )  # fmt: skip
         biases, biases1, biases2 = _step(
             biases, biases1, biases2, bias_gradients,
-            scale, rate, rectified, gain1, keep2, gain2, eps, n_layers,
+            scale, rate, rectified, gain1, keep2, gain2, ahead, eps, n_layers,
         )  # fmt: skip
         widths, widths1, widths2 = _step(
             widths, widths1, widths2, width_gradients,
-            scale, rate, rectified, gain1, keep2, gain2, eps, n_widths,
+            scale, rate, rectified, gain1, keep2, gain2, ahead, eps, n_widths,
         )  # fmt: skip
 
         epoch_loss += mean * (n_batch.to(tl.float32) / n_points)
@@ -323,6 +338,7 @@ def _predict(
     sine: tl.constexpr,
     linear: tl.constexpr,
     omega: tl.constexpr,
+    centre: tl.constexpr,
     n_widths: tl.constexpr,
     n_parameters: tl.constexpr,
     p_in: tl.constexpr,
@@ -341,7 +357,7 @@ def _predict(
     for done in range(0, n_points, tile):
         point = done + tl.arange(0, tile)[:, None]
         x = tl.load(coords + point * n_in + k[None, :], mask=(point < n_points) & (k[None, :] < n_in), other=0.0)
-        before, _ = _forward(x, weights, biases, widths, n_hidden, n_layers, omega, p_hidden, precision)
+        before, _ = _forward(x, weights, biases, widths, n_hidden, n_layers, omega, centre, p_hidden, precision)
         z = before[n_layers - 1]
         if sine:
             values = amplitude * tl.sin(z * widths[n_widths - 1])
@@ -380,7 +396,7 @@ def fit_points(
             rates.to(coords.device, non_blocking=True),
             losses,
             *(n_blocks, n_points, len(order), batch_size),
-            *(1 - beta1, beta2, 1 - beta2, LOSS_EPS, LOSS_SCALE),
+            *(1 - beta1, beta2, 1 - beta2, lookahead(optimizer), LOSS_EPS, LOSS_SCALE),
             **kernel(**network.shape),
         )
     for group, values in zip(groups, packed, strict=True):
@@ -405,7 +421,13 @@ def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
 
 
 def kernel(
-    n_in: int, n_out: int, n_layers: int, n_hidden: int, output: str, omega: float | None = None
+    n_in: int,
+    n_out: int,
+    n_layers: int,
+    n_hidden: int,
+    output: str,
+    omega: float | None = None,
+    centre: float = 0.0,
 ) -> dict[str, Any]:
     """The constants that the kernels are compiled for.
 
@@ -428,6 +450,7 @@ def kernel(
         sine=sine,
         linear=output == "linear",
         omega=omega or 0.0,
+        centre=centre,
         n_widths=n_widths,
         n_parameters=sum(sizes) + n_widths,
         p_in=p_in,
