@@ -125,6 +125,7 @@ class Run:
                 )
         self.done = set(levels)
         self.parts = [path for path, record in parts.items() if any(record is one for one in inside)]
+        # a run may be killed after a part is saved, and before its state is removed
         is_of_part = state is not None and part_path(self.ckpts, state["rows"][0]) in self.parts
         self.state = state if any(state is one for one in inside) and not is_of_part else None
 

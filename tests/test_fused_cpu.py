@@ -112,7 +112,7 @@ OPTIMIZERS = [
     dict(kind="adam"),
     dict(betas=(0.8, 0.99)),
     dict(kind="adam", betas=(0.0, 0.9)),
-    dict(kind="nradam"),
+    dict(kind="nradam", betas=(0.5, 0.999)),
     dict(kind="nradam", betas=(0.6, 0.99)),
 ]
 
@@ -125,7 +125,7 @@ def test_each_optimizer_is_that_of_the_definition(optimizer):
     network, *_ = fit(fused_cpu, case, N_EPOCHS, **optimizer)
     for expected, other, actual in zip(truth.parameters(), plain.parameters(), network.parameters(), strict=True):
         assert error(actual, expected) < 5 * error(other, expected) + 1e-5
-    assert error(other_steps.weight[0], truth.weight[0]) > 1e-3, "it matters"
+    assert error(other_steps.weight[0], truth.weight[0]) > 1e-2, "it matters"
 
 
 def test_backends_may_be_changed_in_mid_run():
