@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import Namespace
 
-from datasets.signals import write_occupancy
+from datasets.occupancy import write_occupancy
 from datasets.voxelize import load_mesh, voxelize
 from opt import OneLineParser
 from utils.errors import InputError, run_command
@@ -58,8 +58,7 @@ def main() -> None:
     frame = Frame.around(mesh.vertices)
     packed = voxelize(mesh, frame, options.N, options.M, options.T, progress=True)
     out.parent.mkdir(exist_ok=True)
-    origin = {"mesh": Path(options.path).name, "N": options.N, "M": options.M, "T": options.T}
-    write_occupancy(out, packed, options.N, frame, origin)
+    write_occupancy(out, packed, options.N, frame)
     inside = np.bitwise_count(packed).sum(dtype=np.int64) / options.N**3
     print(f"{out}: {options.N}x{options.N}x{options.N} voxels, {inside:.2%} inside")
 

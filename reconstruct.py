@@ -12,7 +12,8 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from datasets.sources import open_occupancy, open_picture
+from datasets.occupancy import open_occupancy
+from datasets.sources import open_picture
 from datasets.writers import check_picture_path, open_array, write_rows
 from models.miner import MINER, WINDOW_VALUES, cut_rows, is_inside
 from opt import OneLineParser, add_backend_option, device_of

@@ -31,7 +31,8 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor
 
 from datasets.datamodule import LevelDataModule
-from datasets.sources import Source, open_occupancy, open_picture
+from datasets.occupancy import open_occupancy
+from datasets.sources import Source, open_picture
 from datasets.store import map_levels, read_levels, store_bytes, value_bytes, write_levels
 from datasets.targets import LevelTarget, Survey
 from launch import Lifeline

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.signals import read_picture
+from datasets.sources import read_picture
 from datasets.writers import write_rows
 
 _PIECE = 2048  # pixels along each side

@@ -5,7 +5,7 @@ In the project's folder: python -m docs.pictures
 
 from pathlib import Path
 
-from datasets.signals import read_picture
+from datasets.sources import read_picture
 from models.miner import MINER
 from utils.figures import block_boxes, draw_blocks
 from utils.plots import show, show_boxes

@@ -15,7 +15,8 @@ if not torch.cuda.is_available():
 import preprocess_mesh
 import reconstruct
 import train
-from datasets.signals import read_picture
+from datasets.sources import read_picture
+from datasets.writers import write_rows
 from models.ops import fused_cpu, reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +25,11 @@ ASTRONAUT = ROOT / "images" / "astronaut.png"
 BACKENDS = [pytest.param(module, id=module.__name__.rpartition(".")[2]) for module in (reference, fused_cpu)]
 
 torch.set_flush_denormal(True)
+
+
+def write_picture(path: Path, values: torch.Tensor, bits: int) -> None:
+    """`write_rows` of a picture that is at hand, (c, h, w) in [0, 1]."""
+    write_rows(path, [values], len(values), tuple(values.shape[1:]), bits)
 
 
 @dataclass

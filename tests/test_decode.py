@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ASTRONAUT, ROOT
 
-from datasets.signals import read_picture
+from datasets.sources import read_picture
 from models.block_mlp import BlockMLP, init_blocks_
 from models.miner import MINER, Level
 from models.ops import reference

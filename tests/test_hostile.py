@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import train
-from datasets.signals import read_occupancy, write_occupancy
+from datasets.occupancy import read_occupancy, write_occupancy
 from datasets.sources import open_picture
 from models.miner import MINER
 from opt import make_parser, parse_options
@@ -157,7 +157,7 @@ def test_a_damaged_occupancy_file_is_read_or_refused(tmp_path, how):
     grid = np.zeros((9, 10, 11), dtype=bool)
     grid[2:5, 3:8, 1:9] = True
     frame = Frame((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    write_occupancy(tmp_path / "whole.npy", np.packbits(grid, axis=2), 11, frame, {})
+    write_occupancy(tmp_path / "whole.npy", np.packbits(grid, axis=2), 11, frame)
     (tmp_path / "grid.npy").write_bytes(damaged((tmp_path / "whole.npy").read_bytes(), how))
     try:
         volume = read_occupancy(tmp_path / "grid.npy", None)
@@ -199,7 +199,7 @@ def test_a_tiff_that_promises_more_than_it_holds_is_refused_before_it_is_read(tm
     tifffile.imwrite(tmp_path / "x.tif", PIXELS, photometric="rgb", **TIFFS["tiles"])
     with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as tiff:
         tiff.pages[0].tags["ImageLength"].overwrite(2**30)
-    with pytest.raises(InputError, match=r"x\.tif is no TIFF that can be read"):
+    with pytest.raises(InputError, match=r"x\.tif is not a readable TIFF"):
         open_picture(tmp_path / "x.tif")
 
 

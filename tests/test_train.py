@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import train
-from datasets.signals import read_picture
+from datasets.sources import read_picture
 from models.level_module import LevelModule
 from models.miner import MINER
 from opt import dump_options, parse_options, recorded_options
@@ -347,7 +347,7 @@ GOOD = ["--path", str(ASTRONAUT), "--input_size", "64", "64"]
     ("arguments", "message"),
     [
         (["--path", "nowhere.png"], "nowhere.png: no such file"),
-        (["--path", "."], ". is no file"),
+        (["--path", "."], ". is not a file"),
         (["--exp_name", "x"], "--path is missing"),
         ([*GOOD, "--input_size", "64", "64", "64"], "--input_size 64 64 64: an image takes W H"),
         ([*GOOD, "--input_size", "0", "64"], "--input_size 0 64: sizes from 1 to 1048576 work"),

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_train import curves
 
 import train
-from datasets.signals import read_occupancy, write_occupancy
+from datasets.occupancy import read_occupancy, write_occupancy
 from datasets.voxelize import load_mesh, voxelize
 from models.miner import MINER
 from utils.frame import Frame
@@ -39,7 +39,7 @@ def ball(tmp_path_factory):
     mesh.apply_translation(CENTRE)
     mesh.export(folder / "ball.ply")
     frame = Frame.around(mesh.vertices)
-    write_occupancy(folder / "ball.npy", voxelize(mesh, frame, 36), 36, frame, {})
+    write_occupancy(folder / "ball.npy", voxelize(mesh, frame, 36), 36, frame)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["train.py", *FIT, "--path", "ball.npy", "--exp_name", "ball"])

@@ -4,9 +4,8 @@ import pytest
 import trimesh
 from conftest import ROOT
 
-from datasets.signals import read_occupancy, write_occupancy
+from datasets.occupancy import read_occupancy
 from datasets.voxelize import close_holes, load_mesh, voxelize
-from utils.errors import InputError
 from utils.frame import Frame
 
 SPOT = ROOT / "meshes" / "spot.obj"
@@ -154,46 +153,6 @@ def test_more_samples_follow_the_volume_more_closely():
     expected = 2 * count[:, None, None] * count[:, None] * count > 27
     assert np.array_equal(inside, expected)
     assert not np.array_equal(inside, once)
-
-
-@pytest.mark.parametrize("n", [1, 7, 16, 19])
-def test_files_know_their_size_and_frame(tmp_path, n):
-    mesh = make_l()
-    frame = Frame.around(mesh.vertices)
-    packed = voxelize(mesh, frame, n)
-    write_occupancy(tmp_path / "l.npy", packed, n, frame, {"mesh": "l"})
-    volume = read_occupancy(tmp_path / "l.npy")
-    assert volume.frame == frame
-    assert np.array_equal(volume.values[0].numpy(), np.unpackbits(packed, axis=2, count=n))
-    with pytest.raises(InputError, match=rf"holds {n}x{n}x{n} voxels, not the 5x5x5 of --input_size"):
-        read_occupancy(tmp_path / "l.npy", (5, 5, 5))
-
-
-def test_flat_files_are_packed_from_y_x_z(tmp_path):
-    grid = np.random.default_rng(0).random((3, 4, 5)) > 0.5  # [z, y, x]
-    np.save(tmp_path / "flat.npy", np.packbits(grid.transpose(1, 2, 0)))
-    assert np.array_equal(read_occupancy(tmp_path / "flat.npy", (3, 4, 5)).values[0].numpy(), grid)
-    with pytest.raises(InputError, match="add --input_size"):
-        read_occupancy(tmp_path / "flat.npy")
-    with pytest.raises(InputError, match="holds 8 bytes, 64 would be --input_size 8x8x8"):
-        read_occupancy(tmp_path / "flat.npy", (8, 8, 8))
-
-
-def test_plain_arrays_are_read_and_others_named(tmp_path):
-    grid = np.random.default_rng(0).random((3, 4, 5)) > 0.5
-    np.save(tmp_path / "plain.npy", grid)
-    assert np.array_equal(read_occupancy(tmp_path / "plain.npy").values[0].numpy(), grid)
-    for name, array, message in [
-        ("floats", grid.astype(float), "float64 values of shape"),
-        ("counts", grid.astype(np.uint8) * 7, "values other than 0 and 1"),
-        ("empty", np.zeros((0, 3, 3), bool), "values other than 0 and 1, or none"),
-    ]:
-        np.save(tmp_path / f"{name}.npy", array)
-        with pytest.raises(InputError, match=message):
-            read_occupancy(tmp_path / f"{name}.npy")
-    (tmp_path / "text.npy").write_text("hello")
-    with pytest.raises(InputError, match=r"is no \.npy file"):
-        read_occupancy(tmp_path / "text.npy")
 
 
 def test_preprocess_writes_what_it_says(command, tmp_path, monkeypatch):

@@ -1,13 +1,19 @@
+"""Every kind of picture file is read as it should be, or refused with what to use."""
+
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import pytest
 import tifffile
 import torch
+from conftest import write_picture
 
-from datasets.signals import read_picture
-from datasets.sources import open_picture
-from datasets.writers import write_picture
+from datasets import formats, writers
+from datasets.formats import FORMATS
+from datasets.sources import open_picture, read_picture
 from utils.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
@@ -103,10 +109,10 @@ def test_shrinking_takes_the_mean_of_the_pixels(tmp_path):
     ("name", "content", "message"),
     [
         ("missing.png", None, "no such file"),
-        ("empty.png", b"", "is no picture"),
-        ("text.jpg", b"hello", "is no picture"),
-        ("broken.tif", b"II*\0\xff\xff\xff\xff", "is no TIFF"),
-        ("short.tif", b"II*\0", "is no TIFF"),
+        ("empty.png", b"", "is not a readable picture"),
+        ("text.jpg", b"hello", "is not a readable picture"),
+        ("broken.tif", b"II*\0\xff\xff\xff\xff", "is not a readable TIFF"),
+        ("short.tif", b"II*\0", "is not a readable TIFF"),
     ],
 )
 def test_what_is_no_picture_is_named(tmp_path, name, content, message):
@@ -174,3 +180,43 @@ def test_what_a_file_cannot_hold_is_refused_and_an_old_file_stays(tmp_path):
     with pytest.raises(InputError, match=r"cannot write.*No such file"):
         write_picture(tmp_path / "nowhere" / "x.png", channels_first(RGB), 8)
     assert [path.name for path in tmp_path.iterdir()] == ["old.jpg"]
+
+
+WRITTEN = [(format, suffix) for format in FORMATS for suffix in format.suffixes]
+
+
+@pytest.mark.parametrize(("format", "suffix"), WRITTEN, ids=[suffix for _, suffix in WRITTEN])
+def test_a_format_recognises_the_files_that_it_writes(tmp_path, format, suffix):
+    write_picture(tmp_path / f"x{suffix}", channels_first(RGB), 8)
+    path = (tmp_path / f"x{suffix}").rename(tmp_path / "unnamed")
+    if format.markers:
+        assert (path / format.markers[0]).is_file()
+    else:
+        assert path.read_bytes().startswith(format.magic)
+    source = open_picture(path)
+    assert (source.size, source.n_channels, source.bits) == (RGB.shape[:2], 3, 8)
+
+
+def test_a_format_takes_a_module_and_a_row(tmp_path, monkeypatch):
+    """Plain grey pixels after their height and width, a byte each."""
+
+    def open_pixels(path):
+        data = np.fromfile(path, np.uint8)
+        pixels = data[6:].reshape(*data[4:6], 1)
+        return formats.Pixels(pixels.shape[:2], 1, 8, 1, (1, 1), lambda rows, columns: pixels[rows, columns])
+
+    def write_pixels(path, rows, shape, dtype):
+        path.write_bytes(b"GREY" + bytes(shape[:2]) + b"".join(some.tobytes() for some in rows))
+
+    module = SimpleNamespace(open_pixels=open_pixels, write_pixels=write_pixels)
+    monkeypatch.setitem(sys.modules, "datasets.formats.plain", module)
+    row = formats.Format("Plain", "plain", magic=(b"GREY",), suffixes=(".grey",), most_bits=8, most_side=255)
+    monkeypatch.setattr(formats, "FORMATS", (row, *FORMATS))
+    monkeypatch.setattr(writers, "FORMATS", (row, *FORMATS))
+    values = channels_first(RGB[..., :1])
+    write_picture(tmp_path / "x.grey", values, 8)
+    assert torch.equal(read_picture(tmp_path / "x.grey").values, values)
+    with pytest.raises(InputError, match="Plain holds 255 pixels a side, not 256x1"):
+        write_picture(tmp_path / "x.grey", torch.zeros(1, 1, 256), 8)
+    with pytest.raises(InputError, match="Plain holds 8 bits a channel, not 16"):
+        write_picture(tmp_path / "x.grey", values, 16)

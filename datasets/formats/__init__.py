@@ -1,0 +1,131 @@
+"""The formats of picture files: how each is recognised, read and written, and what it can hold.
+
+To add a format, write a module of this package and give it a row in `FORMATS`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from utils.errors import InputError
+
+_LONGEST_MAGIC = 16
+
+DEPTHS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
+"""Bits a channel of the types that pixels come in."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A picture as it lies in its file.
+
+    size: (h, w)
+    n_channels: 1 (grey), 3 (RGB) or 4 (RGBA)
+    bits: of a channel, 8 or 16
+    orientation: of EXIF, 1 to 8
+    chunk: (h, w) of what the file decodes at once: a tile, a strip, a chunk of Zarr, or the whole picture
+    window: (rows, columns) -> (h, w, c) uint8 or uint16, a range of the file's rows and columns
+    """
+
+    size: tuple[int, int]
+    n_channels: int
+    bits: int
+    orientation: int
+    chunk: tuple[int, int]
+    window: Callable[[slice, slice], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of picture files: read by what a file begins with, written by its suffix.
+
+    name: in messages
+    module: of this package, with `open_pixels(path) -> Pixels` and, where there are suffixes,
+        `write_pixels(path, rows, shape, dtype)`; imported when it is first needed, for the libraries behind it
+        load slowly
+    magic: what its files begin with: one of these, of up to 16 bytes each
+    markers: what its folders hold: at least one of these files, and the first of them in those that are written
+    suffixes: by which a file is written in it; none where it is only read
+    most_bits: of a channel
+    has_alpha: it holds RGBA as well
+    most_side: pixels along each axis, at most
+    """
+
+    name: str
+    module: str
+    magic: tuple[bytes, ...]
+    markers: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    most_bits: int = 16
+    has_alpha: bool = True
+    most_side: int | None = None
+
+    def open(self, path: Path) -> Pixels:
+        """InputError for a file that is damaged, or holds what no picture does."""
+        return self._module().open_pixels(path)
+
+    def write(self, path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
+        """Write a picture aside, then put it in the place of an old one.
+
+        Inputs
+            rows: consecutive parts of the picture from the top, (n_rows, w, c)
+            shape, dtype: (h, w, c) of the picture, uint8 or uint16
+        Errors
+            InputError where it cannot be written
+        """
+        self._module().write_pixels(path, rows, shape, dtype)
+
+    def _module(self) -> ModuleType:
+        return import_module(f"{__name__}.{self.module}")
+
+
+FORMATS = (
+    Format("PNG", "encoded", magic=(b"\x89PNG",), suffixes=(".png",)),
+    Format(
+        "JPEG",
+        "encoded",
+        magic=(b"\xff\xd8\xff",),
+        suffixes=(".jpg", ".jpeg"),
+        most_bits=8,
+        has_alpha=False,
+        most_side=65500,  # of the encoder
+    ),
+    Format("TIFF", "tiff", magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), suffixes=(".tif", ".tiff")),
+    Format(
+        "Zarr",
+        "zarr",
+        magic=(b"PK\3\4",),  # in a .zip
+        markers=("zarr.json", ".zarray", ".zgroup"),
+        suffixes=(".zarr",),
+    ),
+    Format("other", "encoded", magic=(b"",)),  # whatever else can be decoded: every file begins so
+)
+
+_NAMES = [format.name for format in FORMATS if format.suffixes]
+SUPPORTED = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]} with 8 or 16 bits a channel"
+
+
+def open_pixels(path: Path) -> Pixels:
+    """A picture in a file or a folder that is there; InputError where it cannot be read."""
+    if path.is_dir():
+        return next(format for format in FORMATS if _is_folder_of(format, path)).open(path)
+    with path.open("rb") as file:
+        start = file.read(_LONGEST_MAGIC)
+    return next(format for format in FORMATS if start.startswith(format.magic)).open(path)
+
+
+def is_picture_folder(path: Path) -> bool:
+    """The path is a folder in one of the formats."""
+    return any(_is_folder_of(format, path) for format in FORMATS)
+
+
+def _is_folder_of(format: Format, path: Path) -> bool:
+    return any((path / name).is_file() for name in format.markers)
+
+
+def unsupported_type(path: Path, dtype: np.dtype) -> InputError:
+    return InputError(f"{path} holds {dtype} values, which are not supported: use {SUPPORTED}")

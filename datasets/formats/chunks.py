@@ -1,0 +1,62 @@
+"""Pictures in chunks: windows out of them to read, whole rows of them to write."""
+
+from collections.abc import Iterable, Iterator
+from math import ceil, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.errors import InputError, one_line
+from utils.memory import check_memory
+
+_CHUNKS_AT_ONCE = 10  # of Zarr's reader
+_CHUNK_COST = 2**13  # bytes that each chunk of a window takes, whether the file holds it or not
+
+
+def read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice) -> np.ndarray:
+    """A window (h, w, c) of a mapped or a Zarr array.
+
+    Inputs
+        path: of its file, for messages
+        axes: a letter an axis: Y rows, X columns, S channels; of others the first entry is taken
+    Errors
+        InputError where the file is damaged, or memory does not hold the window
+    """
+    index = tuple({"Y": rows, "X": columns, "S": slice(None)}.get(axis, 0) for axis in axes)
+    lengths = {"Y": rows.stop - rows.start, "X": columns.stop - columns.start, "S": None}
+    shape = [lengths.get(axis, 1) or n for axis, n in zip(axes, array.shape, strict=True)]
+    size = array.shape[axes.index("Y")], array.shape[axes.index("X")]
+    check_memory(path, size, prod(shape) * array.dtype.itemsize + _decoding_cost(array, shape))
+    try:
+        window = np.asarray(array[index])
+    except Exception as error:  # whatever damaged chunks lead to
+        raise InputError(f"{path} is damaged: its pixels cannot be read ({one_line(error)})") from error
+    if "S" not in axes:
+        window = window[..., None]
+    elif axes.index("S") < axes.index("Y"):
+        window = window.transpose(1, 2, 0)
+    return window.astype(window.dtype.newbyteorder("="), copy=False)
+
+
+def _decoding_cost(array: Any, shape: list[int]) -> int:
+    """Bytes that reading a window takes at most besides its values."""
+    if isinstance(array, np.ndarray):
+        return 0
+    n_chunks = prod(ceil(n / chunk) + 1 for n, chunk in zip(shape, array.chunks, strict=True))
+    return min(n_chunks, _CHUNKS_AT_ONCE) * prod(array.chunks) * array.dtype.itemsize + n_chunks * _CHUNK_COST
+
+
+def regroup(rows: Iterable[np.ndarray], height: int) -> Iterator[np.ndarray]:
+    """The same rows of a picture, `height` at a time; fewer at the end."""
+    held, n_held = [], 0
+    for some in rows:
+        while len(some):
+            part, some = some[: height - n_held], some[height - n_held :]
+            held.append(part)
+            n_held += len(part)
+            if n_held == height:
+                yield np.concatenate(held)
+                held, n_held = [], 0
+    if held:
+        yield np.concatenate(held)

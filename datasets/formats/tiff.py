@@ -1,0 +1,149 @@
+"""TIFF and BigTIFF, read by windows of their first page and written by tiles."""
+
+import functools
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from datasets.formats import DEPTHS, SUPPORTED, Pixels, unsupported_type
+from datasets.formats.chunks import read_window, regroup
+from utils.checkpoint import aside
+from utils.errors import InputError, one_line
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own messages say what is wrong
+
+_COLOURS = {
+    tifffile.PHOTOMETRIC.MINISBLACK,
+    tifffile.PHOTOMETRIC.MINISWHITE,
+    tifffile.PHOTOMETRIC.RGB,
+    tifffile.PHOTOMETRIC.PALETTE,
+}
+_TILE = 256  # pixels a side, of the files written
+_NEAR_BYTES = 2**32 - 2**25  # of pixels, which 32-bit offsets surely reach
+
+
+def open_pixels(path: Path) -> Pixels:
+    """The first page."""
+    try:
+        page = tifffile.TiffFile(path).pages[0]
+        return _open_page(path, page)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged file leads to
+        raise InputError(f"{path} is not a readable TIFF ({one_line(error)})") from error
+
+
+def _open_page(path: Path, page: tifffile.TiffPage) -> Pixels:
+    photometric = page.photometric
+    if photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG:
+        photometric = tifffile.PHOTOMETRIC.RGB  # as the decoder gives it
+    _check_page(path, page, photometric)
+    n_samples = _n_samples(page)
+    is_palette = photometric == tifffile.PHOTOMETRIC.PALETTE
+    array, chunk = _page_array(page)
+    read = functools.partial(read_window, path, array, page.axes)
+    colours = functools.partial(
+        _to_colours,
+        inverted=photometric == tifffile.PHOTOMETRIC.MINISWHITE,
+        palette=(page.colormap.T >> 8).astype(np.uint8) if is_palette else None,
+        premultiplied=tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples,
+    )
+    return Pixels(
+        (page.imagelength, page.imagewidth),
+        3 if is_palette else 4 if n_samples == 2 else n_samples,
+        8 if is_palette or page.dtype == bool else DEPTHS[page.dtype],
+        page.tags.valueof("Orientation", default=1),
+        chunk,
+        lambda rows, columns: colours(read(rows, columns)),
+    )
+
+
+def _check_page(path: Path, page: tifffile.TiffPage, photometric: int) -> None:
+    """InputError for samples that are no grey, RGB or palette picture of 8 or 16 bits."""
+    if page.axes not in ("YX", "YXS", "SYX") or photometric not in _COLOURS or not page.dtype or 0 in page.shape:
+        kind = getattr(photometric, "name", photometric)
+        raise InputError(f"{path} is a TIFF of kind {kind} {page.axes}: convert it to grey, RGB or a palette")
+    if page.dtype in DEPTHS and page.bitspersample != DEPTHS[page.dtype]:
+        raise InputError(f"{path} has {page.bitspersample} bits a channel: use {SUPPORTED}")
+    n_samples = _n_samples(page)
+    if n_samples not in (1, 2, 3, 4):
+        raise InputError(f"{path} has {n_samples} channels: convert it to grey or RGB, with or without alpha")
+    if page.dtype not in DEPTHS and page.dtype != bool:
+        raise unsupported_type(path, page.dtype)
+    if photometric == tifffile.PHOTOMETRIC.PALETTE and (
+        page.colormap is None or n_samples > 1 or page.colormap.shape != (3, 2**page.bitspersample)
+    ):
+        raise InputError(f"{path} is a TIFF whose palette does not match its pixels")
+
+
+def _n_samples(page: tifffile.TiffPage) -> int:
+    return page.shape[page.axes.index("S")] if "S" in page.axes else 1
+
+
+def _page_array(page: tifffile.TiffPage) -> tuple[Any, tuple[int, int]]:
+    """The samples of a page, mapped where they lie plainly in the file, else as a Zarr array; (h, w) of a chunk."""
+    if page.is_memmappable:
+        return page.asarray(out="memmap"), (1, 1)
+    import zarr  # mapped pages, and writing, do without it
+
+    array = zarr.open_array(page.aszarr(), mode="r", zarr_format=2)
+    end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+    across = array.cdata_shape[page.axes.index("X")]
+    n_missing = prod(page.chunked) - len(page.dataoffsets)  # Philips leaves out the last row of tiles
+    if array.shape != page.shape or end > page.parent.filehandle.size or n_missing > across:
+        raise ValueError("its size does not match its pixels")
+    return array, (array.chunks[page.axes.index("Y")], array.chunks[page.axes.index("X")])
+
+
+def _to_colours(samples: np.ndarray, inverted: bool, palette: np.ndarray | None, premultiplied: bool) -> np.ndarray:
+    """Samples (h, w, s) as grey, RGB or RGBA."""
+    if samples.dtype == bool:
+        samples = samples.astype(np.uint8) * 255
+    if inverted:
+        samples = np.invert(samples)
+    if palette is not None:
+        return palette[samples[..., 0]]
+    if samples.shape[2] == 2:  # grey and alpha
+        samples = samples[:, :, [0, 0, 0, 1]]
+    if premultiplied and samples.shape[2] == 4:
+        peak = np.iinfo(samples.dtype).max
+        alpha = np.maximum(samples[:, :, 3:], 1) / peak
+        straight = (samples[:, :, :3] / alpha).round().clip(0, peak)
+        samples = np.concatenate([straight.astype(samples.dtype), samples[:, :, 3:]], axis=2)
+    return samples
+
+
+def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
+    """Tiles of 256 x 256 pixels, with 64-bit offsets where the file needs them."""
+    height, width, n_channels = shape
+    with aside(path) as file:
+        tifffile.imwrite(
+            file,
+            _tiles(rows, width),
+            shape=(height, width) if n_channels == 1 else shape,
+            dtype=dtype,
+            bigtiff=prod(shape) * dtype.itemsize > _NEAR_BYTES,
+            tile=(_TILE, _TILE),
+            photometric="minisblack" if n_channels == 1 else "rgb",
+            planarconfig=None if n_channels == 1 else "contig",
+            extrasamples=["unassalpha"] if n_channels == 4 else None,
+            compression="zlib",
+            predictor=True,
+            maxworkers=os.cpu_count(),
+            buffersize=2**24,
+        )
+
+
+def _tiles(rows: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]:
+    """From left to right and top to bottom: (h, w), or (h, w, c) in colour, padded at the edges."""
+    for band in regroup(rows, _TILE):
+        padded = np.pad(band, ((0, -len(band) % _TILE), (0, -width % _TILE), (0, 0)), mode="edge")
+        for left in range(0, width, _TILE):
+            tile = padded[:, left : left + _TILE]
+            yield tile[:, :, 0] if tile.shape[2] == 1 else tile

@@ -1,0 +1,108 @@
+"""Zarr arrays of one picture, in folders and .zip files, and OME-Zarr groups, whose finest scale is read."""
+
+import functools
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from datasets.formats import DEPTHS, Pixels
+from datasets.formats.chunks import read_window, regroup
+from utils.checkpoint import sync_folder, unwritable
+from utils.errors import InputError, one_line
+
+_SUPPORTED = (
+    "use a uint8 or uint16 array (h, w), (h, w, c) or (c, h, w), c of 1, 3 or 4, or a group that begins with one"
+)
+_CHANNELS = (1, 3, 4)
+_CHUNK = 512  # pixels a side, of the arrays written
+
+
+def open_pixels(path: Path) -> Pixels:
+    """The array, or the finest one of a group."""
+    try:
+        node = zarr.open(path if path.is_dir() else zarr.storage.ZipStore(path, mode="r"), mode="r")
+        array = node if isinstance(node, zarr.Array) else node[_first_scale(node)]
+        if not isinstance(array, zarr.Array):
+            raise InputError(f"{path} is a Zarr of groups: {_SUPPORTED}")
+        axes = _axes(array.shape, is_scale=array is not node)
+        dtype, chunks = array.dtype, array.chunks
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged folder leads to
+        raise InputError(f"{path} is not a readable Zarr ({one_line(error)})") from error
+    if axes is None or 0 in array.shape or dtype not in DEPTHS:
+        raise InputError(f"{path} is a Zarr of {dtype} values of shape {array.shape}: {_SUPPORTED}")
+    return Pixels(
+        (array.shape[axes.index("Y")], array.shape[axes.index("X")]),
+        array.shape[axes.index("S")] if "S" in axes else 1,
+        DEPTHS[dtype],
+        1,
+        (chunks[axes.index("Y")], chunks[axes.index("X")]),
+        functools.partial(read_window, path, array, axes),
+    )
+
+
+def _first_scale(group: zarr.Group) -> str:
+    """The finest array of the first image of an OME-Zarr group."""
+    attributes = group.attrs.asdict()
+    multiscales = attributes.get("ome", attributes).get("multiscales")
+    return multiscales[0]["datasets"][0]["path"] if multiscales else "0"
+
+
+def _axes(shape: tuple[int, ...], is_scale: bool) -> str | None:
+    """A letter an axis as `read_window` takes them, or None where no picture has the shape.
+
+    Inputs
+        is_scale: of a group, where axes of length 1 (t, c and z of OME-Zarr) may come first
+    """
+    letters = "".join("-" if is_scale and len(shape) > 3 and n == 1 else "S" for n in shape[:-2])
+    if len(shape) >= 2 and "S" not in letters:
+        return letters + "YX"
+    if len(shape) == 3 and shape[2] in _CHANNELS:
+        return "YXS"
+    if letters.count("S") == 1 and shape[letters.index("S")] in _CHANNELS:
+        return letters + "YX"
+    return None
+
+
+def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
+    """An array of Zarr version 3 in a folder, (h, w) or (h, w, c), in chunks of 512 x 512 pixels."""
+    part, old = (path.with_name(f".{path.name}.{end}") for end in ("part", "old"))
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _fill(part, rows, shape, dtype)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(path, old)
+        os.replace(part, path)
+        sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _fill(folder: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
+    """Write the array to a new folder, and all of it to the disk."""
+    is_grey = shape[2] == 1
+    array = zarr.create_array(
+        folder,
+        shape=shape[:2] if is_grey else shape,
+        chunks=(_CHUNK, _CHUNK, shape[2])[: 2 if is_grey else 3],
+        dtype=dtype,
+        zarr_format=3,
+        dimension_names=("y", "x", "c")[: 2 if is_grey else 3],
+    )
+    top = 0
+    for band in regroup(rows, _CHUNK):
+        array[top : top + len(band)] = band[:, :, 0] if is_grey else band
+        top += len(band)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

@@ -1,0 +1,200 @@
+"""Occupancy grids in files, axes [z, y, x]: written packed after a header, and read by ranges of slices.
+
+Notation: a *slice* is the voxels (h, w) at one z. *Packed* voxels lie eight a byte along x, the first in the highest
+bit.
+"""
+
+import functools
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.sources import Source, check_is_file
+from utils.checkpoint import write_aside
+from utils.errors import InputError, one_line, size_text
+from utils.frame import Frame
+from utils.memory import check_memory
+
+FORMAT = b"miner occupancy"
+HEADER = np.dtype(
+    [
+        ("format", "S16"),
+        ("size", "<i8", 3),  # d, h, w
+        ("centre", "<f8", 3),  # x, y, z
+        ("half_extents", "<f8", 3),
+        ("origin", "S2048"),  # not used: zeros, or what an older file was made of
+    ]
+)
+
+_VALUES_AT_ONCE = 2**22
+_SLICES_AT_ONCE = 64
+
+Slices = Callable[[int, int], np.ndarray]
+"""(start, stop) -> (stop - start, h, w) uint8, 0 and 1"""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """
+    values: (1, d, h, w) uint8, 0 or 1
+    frame: where the voxels lie in the mesh's space, or None where the file does not say
+    """
+
+    values: Tensor
+    frame: Frame | None
+
+
+def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -> Volume:
+    """An occupancy grid as `open_occupancy` opens it, whole; errors are its own."""
+    source = open_occupancy(path, size)
+    return Volume(torch.from_numpy(source.read(0, source.size[0])), source.frame)
+
+
+def write_occupancy(path: Path, packed: np.ndarray, width: int, frame: Frame) -> None:
+    """Write an occupancy grid that knows its size and where it lies: a .npy file of the header, then the voxels.
+
+    Inputs
+        packed: (d, h, ceil(w / 8)) uint8
+        width: w
+    """
+    header = np.zeros((), HEADER)
+    header["format"] = FORMAT
+    header["size"] = (*packed.shape[:2], width)
+    header["centre"], header["half_extents"] = frame.centre, frame.half_extents
+    buffer = io.BytesIO()
+    np.save(buffer, header)
+    buffer.write(np.ascontiguousarray(packed))  # not a field of the header, which could hold 2 GiB only
+    write_aside(path, buffer.getbuffer())
+
+
+def open_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -> Source:
+    """An occupancy grid.
+
+    Inputs
+        path: a file of `write_occupancy`; a .npy of bools or of bytes 0 and 1, axes [z, y, x]; or the flat bits of
+            MINER_pl, those of a grid with axes [y, x, z]
+        size: (d, h, w); flat bits do not tell it, and need it; the others must agree with it
+    Errors
+        InputError for a file that is missing, is none of these, or is of another size
+    """
+    path = Path(path)
+    stored = _map_array(path)
+    frame, rows_at_once = None, 1
+    if stored.dtype.names is not None:
+        held, slices = _open_packed(path, stored)
+        frame = _frame(path, stored)
+    elif stored.ndim == 1 and stored.dtype == np.uint8:
+        held, slices = _open_flat(path, stored, size)
+        rows_at_once = min(_SLICES_AT_ONCE, held[0])
+    elif stored.ndim == 3 and stored.dtype in (np.bool_, np.uint8):
+        held, slices = _open_bytes(path, stored)
+    else:
+        raise InputError(f"{path} holds {stored.dtype} values of shape {stored.shape}: use bits, bytes or bools")
+    if size is not None and held != size:
+        raise InputError(
+            f"{path} holds {size_text(held)} voxels, not the {size_text(size)} of --input_size: leave it out"
+        )
+
+    def read(start: int, stop: int) -> np.ndarray:
+        check_memory(path, held, (stop - start) * prod(held[1:]))
+        return slices(start, stop)[None]
+
+    return Source(path, held, n_channels=1, bits=1, frame=frame, file_size=held, rows_at_once=rows_at_once, reader=read)
+
+
+def _map_array(path: Path) -> np.memmap:
+    """The array of a .npy file; InputError where it is none."""
+    check_is_file(path)
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # whatever a damaged header leads to
+        raise InputError(f"{path} is not a readable .npy file ({one_line(error)})") from error
+    if not isinstance(stored, np.memmap):
+        raise InputError(f"{path} is not a .npy file of one array")
+    return stored
+
+
+def _open_packed(path: Path, stored: np.memmap) -> tuple[tuple[int, int, int], Slices]:
+    """(d, h, w) and the slices of a file of `write_occupancy`.
+
+    The bits follow the header; where the header has a field for them, as a record of up to 2 GiB can, they are in it.
+    """
+    names = HEADER.names
+    is_header = stored.ndim == 0 and stored.dtype.names[: len(names)] == names
+    if not is_header or any(stored.dtype[name] != HEADER[name] for name in names) or stored["format"] != FORMAT:
+        raise InputError(f"{path} is not an occupancy file")
+    size = tuple(stored["size"].tolist())
+    shape = (*size[:2], ceil(size[2] / 8))
+    start = stored.offset + stored.nbytes
+    if min(size) >= 1 and stored.dtype == HEADER and start + prod(shape) == path.stat().st_size:
+        packed = np.memmap(path, np.uint8, "r", start, shape)
+    elif min(size) >= 1 and stored.dtype.names[len(names) :] == ("bits",) and stored["bits"].shape == shape:
+        packed = stored["bits"]
+    else:
+        raise InputError(f"{path} is damaged: its bits are not those of {size_text(size)} voxels")
+    return size, lambda start, stop: np.unpackbits(packed[start:stop], axis=2, count=size[2])
+
+
+def _frame(path: Path, header: np.ndarray) -> Frame:
+    if not (np.isfinite(header["centre"]).all() and np.isfinite(header["half_extents"]).all()):
+        raise InputError(f"{path} is damaged: it does not say where its voxels lie")
+    return Frame(tuple(header["centre"].tolist()), tuple(header["half_extents"].tolist()))
+
+
+def _open_bytes(path: Path, stored: np.ndarray) -> tuple[tuple[int, int, int], Slices]:
+    """(d, h, w) and the slices of an array of bytes or bools."""
+    if stored.size == 0:
+        raise _no_bits(path)
+
+    def slices(start: int, stop: int) -> np.ndarray:
+        voxels = np.array(stored[start:stop], dtype=np.uint8, order="C")
+        if voxels.max() > 1:
+            raise _no_bits(path)
+        return voxels
+
+    return stored.shape, slices
+
+
+def _no_bits(path: Path) -> InputError:
+    return InputError(f"{path} holds values other than 0 and 1, or none")
+
+
+def _open_flat(
+    path: Path, stored: np.ndarray, size: tuple[int, int, int] | None
+) -> tuple[tuple[int, int, int], Slices]:
+    """(d, h, w) and the slices of flat bits."""
+    if size is None:
+        raise InputError(f"{path} holds flat bits, which do not tell their size: add --input_size")
+    n_bytes = ceil(prod(size) / 8)
+    if len(stored) != n_bytes:
+        raise InputError(f"{path} holds {len(stored)} bytes, {n_bytes} would be --input_size {size_text(size)}")
+    return size, functools.partial(_flat_slices, stored, size)
+
+
+def _flat_slices(stored: np.ndarray, size: tuple[int, int, int], start: int, stop: int) -> np.ndarray:
+    """Slices (stop - start, h, w) of flat bits [y, x, z], some rows at a time."""
+    depth, height, width = size
+    slices = np.empty((stop - start, height, width), np.uint8)
+    n_rows = max(1, _VALUES_AT_ONCE // (width * depth))
+    for first in range(0, height, n_rows):
+        rows = slice(first, min(first + n_rows, height))
+        slices[:, rows] = _columns(stored, size, rows, start, stop).transpose(2, 0, 1)
+    return slices
+
+
+def _columns(stored: np.ndarray, size: tuple[int, int, int], rows: slice, start: int, stop: int) -> np.ndarray:
+    """(rows, w, stop - start) of flat bits [y, x, z]."""
+    depth, height, width = size
+    if depth % 8 == 0:  # every column begins with a byte, so that only bytes of the slices are unpacked
+        packed = stored.reshape(height, width, depth // 8)[rows, :, start // 8 : ceil(stop / 8)]
+        begin = start % 8
+        return np.unpackbits(packed, axis=2)[:, :, begin : begin + stop - start]
+    first, end = rows.start * width * depth, rows.stop * width * depth
+    bits = np.unpackbits(stored[first // 8 : ceil(end / 8)])[first % 8 :][: end - first]
+    return bits.reshape(-1, width, depth)[:, :, start:stop]
