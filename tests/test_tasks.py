@@ -1,0 +1,35 @@
+"""Image or mesh: what follows from it."""
+
+import subprocess
+import sys
+
+import numpy as np
+from conftest import ASTRONAUT, ROOT
+
+from datasets.occupancy import write_occupancy
+from datasets.tasks import TASKS, task_of
+from utils.frame import Frame
+from utils.metrics import iou, psnr
+
+FRAME = Frame((0.0, 1.0, 2.0), (1.0, 2.0, 3.0))
+
+
+def test_a_task_opens_judges_and_describes_its_signals(tmp_path):
+    image, mesh = TASKS["image"], TASKS["mesh"]
+    assert [(task.name, task.n_dims, task.metric) for task in TASKS.values()] == [("image", 2, psnr), ("mesh", 3, iou)]
+    assert [task_of(task.n_dims) for task in TASKS.values()] == [image, mesh]
+    picture = image.open(ASTRONAUT, (75, 100))
+    assert picture.size == (75, 100)
+    assert image.describe(picture) == {"bits": 8}
+    write_occupancy(tmp_path / "x.npy", np.zeros((3, 4, 1), np.uint8), 5, FRAME)
+    volume = mesh.open(tmp_path / "x.npy", None)
+    assert volume.size == (3, 4, 5)
+    assert mesh.describe(volume) == {"frame": {"centre": (0.0, 1.0, 2.0), "half_extents": (1.0, 2.0, 3.0)}}
+    np.save(tmp_path / "bools.npy", np.zeros((3, 4, 5), bool))
+    assert mesh.describe(mesh.open(tmp_path / "bools.npy", None)) == {"frame": None}
+
+
+def test_options_can_be_parsed_by_tasks_before_anything_loads():
+    slow = "import sys, datasets.tasks; print({'torch', 'numpy', 'cv2', 'zarr'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", slow], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
