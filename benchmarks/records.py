@@ -96,10 +96,10 @@ def parse_with_rest(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace
 
 def command_line() -> str:
     """The command that runs, without --out."""
-    words = sys.argv[1:]
+    words = [word for word in sys.argv[1:] if not word.startswith("--out=")]
     if "--out" in words:
         where = words.index("--out")
-        words = words[:where] + words[where + 2 :]
+        del words[where : where + 2]
     return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
 
 
