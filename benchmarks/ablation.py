@@ -1,13 +1,12 @@
 """What each choice of the method is worth: quality, parameters, points trained and seconds over several signals.
 
-    python -m benchmarks.ablation STUDY DATA RESULTS [--seeds 2] [--only VARIANT ...]
+    python -m benchmarks.ablation STUDY DATA RESULTS [--seeds 2] [--only VARIANT ...] [--out FILE]
 
 STUDY is images or meshes, DATA a folder of pictures or meshes (their names are in this file; those that are missing are
 left out), RESULTS a file of one line of JSON a fit, from which a study that was stopped goes on. Every variant is
 compared with the first one, signal by signal and seed by seed: the table gives means, and the worst and the best.
 """
 
-import argparse
 import contextlib
 import gc
 import io
@@ -22,6 +21,7 @@ from typing import Any
 import preprocess_mesh
 import train
 from benchmarks.recipes import MESH, PICTURE
+from benchmarks.records import Printer, make_parser
 from opt import PRESETS
 
 PICTURES = {  # and the size that they are fitted at, if not their own
@@ -206,7 +206,7 @@ class Results:
         return self.done[key]
 
 
-def row(name: str, fits: list[dict[str, float]], base: list[dict[str, float]]) -> str:
+def row(fits: list[dict[str, float]], base: list[dict[str, float]]) -> list[str]:
     gains = [mine["quality"] - theirs["quality"] for mine, theirs in zip(fits, base, strict=True)]
 
     def ratio(what: str) -> float:
@@ -214,13 +214,13 @@ def row(name: str, fits: list[dict[str, float]], base: list[dict[str, float]]) -
 
     quality = statistics.mean(one["quality"] for one in fits)
     digits = 2 if quality > 1 else 5
-    ratios = " | ".join(f"{ratio(what):.2f}" for what in ("parameters", "points_trained", "seconds"))
+    ratios = [f"{ratio(what):.2f}" for what in ("parameters", "points_trained", "seconds")]
     spread = f"{min(gains):+.{digits}f} .. {max(gains):+.{digits}f}"
-    return f"| {name} | {quality:.{digits}f} | {statistics.mean(gains):+.{digits}f} | {spread} | {ratios} |"
+    return [f"{quality:.{digits}f}", f"{statistics.mean(gains):+.{digits}f}", spread, *ratios]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("study", choices=OF_SEED)
     parser.add_argument("data", type=Path)
     parser.add_argument("results", type=Path)
@@ -228,8 +228,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="these rows alone, besides the first")
     options = parser.parse_args()
     quality = "PSNR, dB" if options.study == "images" else "IoU"
-    print(f"| variant | {quality} | gain | worst .. best | parameters | points | seconds |")
-    print("|---|---|---|---|---|---|---|")
+    columns = ["variant", quality, "gain", "worst .. best", "parameters", "points", "seconds"]
+    table = Printer(f"What each choice is worth: {options.study}", columns, options.out)
     with tempfile.TemporaryDirectory() as place:
         results = Results(options.results, Path(place))
         found, base = signals(options.study, options.data.resolve(), Path(place)), None
@@ -242,7 +242,7 @@ def main() -> None:
                 for signal, named in found.items()
             ]
             base = base or fits
-            print(row(name, fits, base), flush=True)
+            table.add(name, *row(fits, base))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """How many points a preset trains until a picture is as good as wanted: the same recipe over ever more epochs.
 
-    python -m benchmarks.budgets DATA RESULTS [--psnr 35]
+    python -m benchmarks.budgets DATA RESULTS [--psnr 35] [--out FILE]
 
 DATA and RESULTS are those of benchmarks.ablation. A budget is a part of the recipe's epochs, with as many validations;
 between the last one that misses the quality and the first that reaches it, the logarithm of the points is interpolated.
 """
 
-import argparse
 import statistics
 import tempfile
 from itertools import pairwise
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.ablation import Results, signals
 from benchmarks.recipes import PICTURE
+from benchmarks.records import Printer, make_parser
 from opt import PRESETS
 
 BUDGETS = (0.02, 0.04, 0.06, 0.1, 0.16, 0.25, 0.5, 1.0)
@@ -31,13 +31,14 @@ def points_to_reach(wanted: float, fits: list[dict[str, float]]) -> float | None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("results", type=Path)
     parser.add_argument("--psnr", type=float, default=35)
     options = parser.parse_args()
     ratios = []
-    print("| picture | seed, M points | best, M points | ratio |\n|---|---|---|---|")
+    columns = ["picture", "seed, M points", "best, M points", "ratio"]
+    table = Printer(f"Points until a picture has {options.psnr:g} dB", columns, options.out)
     with tempfile.TemporaryDirectory() as place:
         results = Results(options.results, Path(place))
         for name, signal in signals("images", options.data.resolve(), Path(place)).items():
@@ -56,8 +57,8 @@ def main() -> None:
             if all(needed.values()):
                 ratios.append(needed["best"] / needed["seed"])
                 ratio = f"{ratios[-1]:.2f}"
-            print(f"| {name} | {seed} | {best} | {ratio} |", flush=True)
-    print(f"\ngeometric mean of {len(ratios)} ratios: {statistics.geometric_mean(ratios):.2f}")
+            table.add(name, seed, best, ratio)
+    table.add(f"geometric mean of {len(ratios)}", "", "", f"{statistics.geometric_mean(ratios):.2f}")
 
 
 if __name__ == "__main__":

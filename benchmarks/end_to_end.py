@@ -1,12 +1,11 @@
 """Whole commands: wall time, quality and memory of train.py, and how long decoding takes.
 
-    python -m benchmarks.end_to_end [--backends fused reference] [--repeats 3] [CONFIG ...]
+    python -m benchmarks.end_to_end [--backends fused reference] [--repeats 3] [--out FILE] [CONFIG ...]
 
 CONFIG are files for train.py --config; without any, pictures and a mesh that ship with the project. The backends take
 turns; times are medians. Wall time counts everything from the start of the interpreter on.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ import torch
 import yaml
 
 from benchmarks.recipes import MESH, PICTURE
+from benchmarks.records import Printer, make_parser
 from models.miner import MINER
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +32,7 @@ SHIPPED = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("configs", nargs="*", type=Path, metavar="CONFIG")
     parser.add_argument("--backends", nargs="+", default=["fused", "reference"])
     parser.add_argument("--repeats", type=int, default=3)
@@ -44,14 +44,15 @@ def main() -> None:
         command = ["preprocess_mesh.py", "--N", "128", "--path", "meshes/spot.obj", "--overwrite"]
         subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
         rows = SHIPPED
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, median of {options.repeats}\n")
-    print("| signal | backend | wall, s | fit, s | memory, MiB | parameters | quality | decode, ms | 1/16 of it, ms |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    columns = ["signal", "backend", "wall, s", "fit, s", "memory, MiB", "parameters", "quality"]
+    columns += ["decode, ms", "1/16 of it, ms"]
+    note = f"{torch.get_num_threads()} threads, median of {options.repeats}"
+    table = Printer("Whole commands", columns, options.out, note)
     for name, row in rows.items():
-        measure(name, row, options.backends, options.repeats, options.accelerator)
+        measure(table, name, row, options.backends, options.repeats, options.accelerator)
 
 
-def measure(name: str, row: dict, backends: list[str], repeats: int, accelerator: str) -> None:
+def measure(table: Printer, name: str, row: dict, backends: list[str], repeats: int, accelerator: str) -> None:
     seconds = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         for file in ("images", "meshes", "occupancy"):
@@ -73,11 +74,9 @@ def measure(name: str, row: dict, backends: list[str], repeats: int, accelerator
             whole, part = milliseconds(model.decode), milliseconds(lambda: model.decode(crop=corner))  # noqa: B023
             quality = f"{report['psnr']:.2f} dB" if "psnr" in report else f"{report['iou']:.6f}"
             memory = " + ".join(f"{value:.0f}" for value in report["peak_memory_mib"].values())
-            print(
-                f"| {name} | {backend} | {statistics.median(seconds[backend]):.1f} | {report['seconds']['fit']:.1f} "
-                f"| {memory} | {report['parameters']:,} | {quality} | {whole:.0f} | {part:.1f} |",
-                flush=True,
-            )
+            wall, fit = f"{statistics.median(seconds[backend]):.1f}", f"{report['seconds']['fit']:.1f}"
+            cells = (wall, fit, memory, f"{report['parameters']:,}", quality, f"{whole:.0f}", f"{part:.1f}")
+            table.add(name, backend, *cells)
 
 
 def milliseconds(call: Callable[[], torch.Tensor], repeats: int = 7) -> float:

@@ -1,18 +1,21 @@
 """How fast blocks are trained: the fused backend beside the reference and torch.compile of it, in one run.
 
-    python -m benchmarks.fit [--device cpu|cuda] [--blocks 256 1024 4096 16384] [--repeats 3]
+    python -m benchmarks.fit [--device cpu|cuda] [--blocks 256 1024 4096 16384] [--repeats 3] [--out FILE]
 
-For each network and number of blocks: points trained a second (median of the repeats, which take turns), the ratio to
-the reference, the share of the machine's matrix-product peak that the networks' own products make, and the peak memory.
+For each network and number of blocks: millions of points trained a second (median of the repeats, which take turns),
+the ratio of the fused backend to the reference, the operations a second that the networks' own products take in it,
+their share of the processor's multiply-add peak (benchmarks.peak; unknown for a GPU), and the peak memory of each.
 """
 
-import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
 import torch
 
+from benchmarks.peak import peak_flops
+from benchmarks.records import Printer, make_parser
 from models.block_mlp import BlockMLP, init_blocks_
 from models.encoding import encode, frequencies
 from models.ops import choose_backend, reference
@@ -25,11 +28,12 @@ NETWORKS = {  # patch, frequencies, points a batch, network
     "mesh": ((16, 16, 16), 5, 512, dict(n_out=1, n_layers=2, n_hidden=8)),
     "paper": ((32, 32), None, 256, dict(n_out=3, n_layers=4, n_hidden=9)),
 }
+KINDS = ("reference", "compiled", "fused")
 LEAST_POINTS = {"reference": 2**22, "compiled": 2**22, "fused": 2**25}  # of a measurement
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--blocks", type=int, nargs="+", default=[256, 1024, 4096, 16384])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
@@ -37,17 +41,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_flush_denormal(True)
     device = torch.device(options.device)
-    peak = matrix_product_peak(device)
-    place = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"{place}, torch {torch.__version__}; matrix-product peak in float32: {peak / 1e9:.0f} GFLOP/s\n")
-    print("| network | blocks | backend | M points/s | ratio | of the peak | memory, MiB |")
-    print("|---|---|---|---|---|---|---|")
+    note, peak = f"median of {options.repeats}", None
+    if device.type == "cpu":
+        peak = peak_flops()
+        note += f", multiply-add peak {peak / 1e9:.0f} GFLOP/s on {torch.get_num_threads()} threads"
+    columns = ["network", "blocks", "reference", "torch.compile of it", "fused", "fused / reference"]
+    columns += ["fused, GFLOP/s", "share of the peak", "memory of each, MiB"]
+    table = Printer("Millions of points trained a second", columns, options.out, note)
     for network in options.networks:
         for n_blocks in options.blocks:
-            measure(network, n_blocks, device, options.repeats, peak)
+            measure(table, network, n_blocks, device, options.repeats, peak)
 
 
-def measure(name: str, n_blocks: int, device: torch.device, repeats: int, peak: float) -> None:
+def measure(table: Printer, name: str, n_blocks: int, device: torch.device, repeats: int, peak: float | None) -> None:
     patch, n_freq, batch_size, shape = NETWORKS[name]
     coords = encode(block_coords(patch), n_freq and frequencies(n_freq, "octaves")).to(device)
     shape = dict(n_in=coords.shape[1], output="sine", **shape)
@@ -70,7 +76,7 @@ def measure(name: str, n_blocks: int, device: torch.device, repeats: int, peak: 
         try:
             run()  # warms up and compiles
         except Exception as error:  # torch.compile wants a compiler of its own
-            print(f"| {name} | {n_blocks} | {kind} | failed: {type(error).__name__} | | | |")
+            print(f"{kind} failed: {type(error).__name__}", file=sys.stderr)
             del runs[kind]
     for _ in range(repeats):
         for kind, (run, _) in runs.items():
@@ -80,13 +86,15 @@ def measure(name: str, n_blocks: int, device: torch.device, repeats: int, peak: 
         kind: n_blocks * len(coords) * n_epochs / statistics.median(seconds[kind])
         for kind, (_, n_epochs) in runs.items()
     }
-    for kind, speed in speeds.items():
-        share = speed * operations_per_point(shape) / peak
-        print(
-            f"| {name} | {n_blocks} | {kind} | {speed / 1e6:.1f} | {speed / speeds['reference']:.1f} "
-            f"| {share:.0%} | {memory[kind][1]:.0f} |",
-            flush=True,
-        )
+    cells = [f"{speeds[kind] / 1e6:.1f}" if kind in speeds else "" for kind in KINDS]
+    ratio = flops = share = ""
+    if "fused" in speeds:
+        made = speeds["fused"] * operations_per_point(shape)
+        ratio, flops = f"{speeds['fused'] / speeds['reference']:.1f}", f"{made / 1e9:.0f}"
+        share = f"{made / peak:.0%}" if peak else ""
+    widths = [shape["n_in"], *[shape["n_hidden"]] * (shape["n_layers"] - 1), shape["n_out"]]
+    used = ", ".join(f"{memory[kind][1]:.0f}" if kind in memory else "" for kind in KINDS)
+    table.add(f"{name}: {'-'.join(map(str, widths))}", n_blocks, *cells, ratio, flops, share, used)
 
 
 def visit(
@@ -118,19 +126,6 @@ def operations_per_point(shape: dict) -> int:
     n_in, n_hidden = shape["n_in"], shape["n_hidden"]
     products = n_in * n_hidden + (shape["n_layers"] - 2) * n_hidden**2 + n_hidden * shape["n_out"]
     return 2 * (3 * products - n_in * n_hidden)
-
-
-def matrix_product_peak(device: torch.device, size: int = 4096, repeats: int = 7) -> float:
-    """Operations a second of one large product in float32."""
-    a, b = torch.rand(size, size, device=device), torch.rand(size, size, device=device)
-    seconds = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        torch.matmul(a, b)
-        synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / statistics.median(seconds)
 
 
 def synchronize(device: torch.device) -> None:

@@ -1,9 +1,9 @@
 """How time and memory grow with the picture: one command at several sizes, exponents between them.
 
-python -m benchmarks.growth PICTURE MEGAPIXELS ... [-- OPTIONS OF train.py]
+    python -m benchmarks.growth PICTURE MEGAPIXELS ... [--out FILE] [-- OPTIONS OF train.py]
 
-Memory is what the process holds itself (RssAnon); pages of mapped files, which the system takes back at will, are told
-apart (RssFile).
+Own memory is what the process holds itself (RssAnon). Pages of mapped files (RssFile) are counted separately, since the
+system takes them back at will.
 """
 
 import json
@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.records import Printer, make_parser, parse_with_rest
 from datasets.sources import open_picture
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
@@ -43,22 +44,22 @@ def watched(command: list[str], folder: str) -> tuple[float, dict[str, float]]:
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    own, options = (
-        (arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :])
-        if "--" in arguments
-        else (arguments, _OPTIONS)
-    )
-    picture = str(Path(own[0]).resolve())
+    parser = make_parser(__doc__)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("megapixels", type=float, nargs="+")
+    own, options = parse_with_rest(parser)
+    picture = str(own.picture.resolve())
     height, width = open_picture(picture).size
     before = None
-    print("megapixels | s | fit, s | own MiB | of files, MiB | dB | exponent of fit time | of own memory")
-    for megapixels in map(float, own[1:]):
+    columns = ["megapixels", "command, s", "fit, s", "own memory, MiB", "of files, MiB", "PSNR, dB"]
+    columns += ["exponent of fit time", "of own memory"]
+    table = Printer("Time and memory against size", columns, own.out)
+    for megapixels in own.megapixels:
         factor = min(1.0, math.sqrt(megapixels * 1e6 / (height * width)))
         size = [round(width * factor), round(height * factor)]
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, str(TRAIN), "--path", picture, "--input_size", *map(str, size), *options]
-            seconds, memory = watched(command, folder)
+            command = [sys.executable, str(TRAIN), "--path", picture, "--input_size", *map(str, size)]
+            seconds, memory = watched([*command, *(options or _OPTIONS)], folder)
             report = json.loads(Path(folder, "ckpts/exp/metrics.json").read_text())
         now = (size[0] * size[1], report["seconds"]["fit"], memory["RssAnon"])
         exponents = ["", ""]
@@ -66,7 +67,7 @@ def main() -> None:
             grown = math.log(now[0] / before[0])
             exponents = [f"{math.log(new / old) / grown:.2f}" for new, old in zip(now[1:], before[1:], strict=True)]
         row = [f"{now[0] / 1e6:.1f}", f"{seconds:.1f}", f"{now[1]:.1f}", f"{now[2]:.0f}", f"{memory['RssFile']:.0f}"]
-        print(" | ".join([*row, f"{report['psnr']:.2f}", *exponents]), flush=True)
+        table.add(*row, f"{report['psnr']:.2f}", *exponents)
         before = now
 
 

@@ -1,16 +1,18 @@
-"""Seconds and agreement of the voxeliser: python -m benchmarks.occupancy N MESH [MESH ...]
+"""Seconds and agreement of the voxeliser.
 
-Agreement is with generalised winding numbers above 1/2 (libigl), at a million random voxels, those within one voxel of
-the surface apart.
+    python -m benchmarks.occupancy N MESH [MESH ...] [--out FILE]
+
+Agreement is with generalised winding numbers above 1/2 (libigl) at a million random voxels, leaving out those within
+one voxel of the surface.
 """
 
-import sys
 import time
 from pathlib import Path
 
 import igl
 import numpy as np
 
+from benchmarks.records import Printer, make_parser
 from datasets.voxelize import load_mesh, voxelize
 from utils.frame import Frame
 
@@ -18,8 +20,14 @@ _SAMPLES = 1_000_000
 
 
 def main() -> None:
-    n = int(sys.argv[1])
-    for path in sys.argv[2:]:
+    parser = make_parser(__doc__)
+    parser.add_argument("n", type=int)
+    parser.add_argument("meshes", type=Path, nargs="+", metavar="MESH")
+    options = parser.parse_args()
+    n = options.n
+    columns = ["mesh", "faces", "watertight", "seconds", "agreement", "of voxels"]
+    table = Printer(f"Occupancy of {n}^3 voxels against generalised winding numbers", columns, options.out)
+    for path in options.meshes:
         mesh = load_mesh(path)
         frame = Frame.around(mesh.vertices)
         start = time.perf_counter()
@@ -32,11 +40,9 @@ def main() -> None:
         distance = np.sqrt(igl.point_mesh_squared_distance(points, vertices, faces)[0])
         far = distance > frame.spacing((n, n, n)).max()
         wrong = int((inside[tuple(index[:, ::-1].T)] != (winding > 0.5))[far].sum())
-        print(
-            f"{Path(path).name}: {len(faces)} faces, watertight {mesh.is_watertight}, {seconds:.2f} s, "
-            f"{100 * (1 - wrong / far.sum()):.4f}% of {far.sum()} agree",
-            flush=True,
-        )
+        agreement = f"{100 * (1 - wrong / far.sum()):.4f}%"
+        closed = "yes" if mesh.is_watertight else "no"
+        table.add(path.name, f"{len(faces):,}", closed, f"{seconds:.2f}", agreement, f"{far.sum():,}")
 
 
 if __name__ == "__main__":

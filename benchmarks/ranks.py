@@ -1,9 +1,9 @@
 """What processes gain: one process of one thread, two of one thread each, and two runs side by side.
 
-python -m benchmarks.ranks PICTURE [BACKEND] [-- OPTIONS OF train.py]
+    python -m benchmarks.ranks PICTURE [BACKEND] [--out FILE] [-- OPTIONS OF train.py]
 
 The seconds are those of the fit, without imports and reading. Two independent runs side by side share the machine's
-caches and memory as two processes of one run do: what they lose is the machine's.
+caches and memory as two processes of one run do, so their speed-up is the most that two processes can reach.
 """
 
 import json
@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from benchmarks.records import Printer, make_parser, parse_with_rest
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 _OPTIONS = [
@@ -46,23 +48,23 @@ def seconds(runs: list[list[str]]) -> float:
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    options = arguments[arguments.index("--") + 1 :] if "--" in arguments else _OPTIONS
-    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    command = ["--path", str(Path(own[0]).resolve()), "--accelerator", "cpu", *options]
-    command += ["--backend", own[1]] if own[1:] else []
+    parser = make_parser(__doc__)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("backend", nargs="?", default="auto")
+    own, options = parse_with_rest(parser)
+    command = ["--path", str(own.picture.resolve()), "--accelerator", "cpu", *(options or _OPTIONS)]
+    command += ["--backend", own.backend]
+    columns = ["one process, s", "two, s", "speed-up", "two independent runs, s", "their speed-up", "ratio"]
+    table = Printer("What a second process gains", columns, own.out, f"median of {_REPEATS}")
     alone, both, beside = [], [], []
     for _ in range(_REPEATS):
         alone.append(seconds([command]))
         both.append(seconds([[*command, "--devices", "2"]]))
         beside.append(seconds([command, command]))
     one, two, independent = map(statistics.median, (alone, both, beside))
-    print(f"one process {one:.1f} s, two processes {two:.1f} s, two independent runs side by side {independent:.1f} s")
     speed_up, possible = one / two, 2 * one / independent
-    print(
-        f"speed-up {speed_up:.2f}; two independent runs get {possible:.2f} of the work of one done in the time of one"
-    )
-    print(f"ratio {speed_up / possible:.2f}")
+    both_ways = (f"{one:.1f}", f"{two:.1f}", f"{speed_up:.2f}", f"{independent:.1f}", f"{possible:.2f}")
+    table.add(*both_ways, f"{speed_up / possible:.2f}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     python -m benchmarks.same_bytes OTHER_CHECKOUT > before.txt
     diff before.txt after.txt
 
-Every recipe is fitted by one process and by two, with both backends, at once and stopped and resumed on the way. Digests
-compare on one machine only: another processor rounds differently.
+Every recipe is fitted by one process and by two, with both backends, at once and stopped and resumed on the way.
+Digests compare on one machine only: another processor rounds differently.
 """
 
 import hashlib
@@ -69,7 +69,14 @@ def main() -> None:
             for shipped in ("images", "configs", "meshes"):
                 (Path(place) / shipped).symlink_to(_HERE / shipped)
             if "mesh" in recipe:
-                command = [sys.executable, str(checkout / "preprocess_mesh.py"), "--N", "128", "--path", "meshes/spot.obj"]
+                command = [
+                    sys.executable,
+                    str(checkout / "preprocess_mesh.py"),
+                    "--N",
+                    "128",
+                    "--path",
+                    "meshes/spot.obj",
+                ]
                 subprocess.run(command, cwd=place, check=True, capture_output=True)
             more = ["--backend", backend, "--devices", str(devices), "--accelerator", "cpu"]
             found = fit(checkout, Path(place), [*recipe, *more], stop)
