@@ -11,6 +11,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from datasets.tasks import TASKS, Task
 from utils.errors import InputError, one_line, size_text
 
 _LISTS = ("input_size", "patch_size", "num_epochs")
@@ -23,6 +24,21 @@ _NOT_IDENTIFYING = (
     *("path", "num_epochs", "target_psnr", "target_iou", "max_seconds"),
     *("exp_name", "log_image", "b_chunks", "backend", "accelerator"),
 )
+
+_LEAST = dict(
+    n_scales=1,
+    n_freq=1,
+    n_layers=2,
+    n_hidden=1,
+    batch_size=1,
+    val_freq=1,
+    b_chunks=1,
+    devices=1,
+    max_blocks=1,
+    seed=0,
+)
+_POSITIVE = ("lr", "a", "omega", "max_memory", "max_seconds", "target_psnr", "target_iou")
+_NOT_NEGATIVE = ("loss_thr", "stop_ratio", "save_every")
 
 _PAPER = dict(
     arch="sine",
@@ -70,6 +86,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Options of a method, by name and task; those that are given win."""
 
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gaussian": dict(activation="gaussian"),
+    "centred": dict(activation="gaussian", centre=0.5),
+    "sine": dict(activation="sine", output="linear", omega={"image": 150.0, "mesh": 30.0}),
+    "gabor": dict(kind="filters", activation="gabor", output="linear", omega={"image": 10.0, "mesh": 5.0}),
+}
+"""What --arch means for the shape of a network (`models.shape`); omega is the default for each task, and the output,
+where none is given, a sine for residuals and a sigmoid for signals."""
+
 ROOT = Path(__file__).resolve().parent
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 
@@ -83,12 +108,17 @@ class OneLineParser(ArgumentParser):
         raise InputError(f"{message} (see --help)") from ex
 
 
+def add_flag(parser: ArgumentParser, name: str, help: str) -> None:
+    """An option that is off unless it is named; `--name false` turns it off again."""
+    parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=help)
+
+
 def add_backend_option(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         choices=["auto", "reference", "fused"],
         default="auto",
-        help="how networks are computed: fused kernels, or plain torch; auto is fused where that can serve",
+        help="how networks are computed: by fused kernels or plain torch (reference); auto is fused where possible",
     )
 
 
@@ -99,100 +129,112 @@ def make_parser() -> ArgumentParser:
         "Without any option: configs/quickstart.yaml, a picture that ships with the project.",
     )
     add = parser.add_argument
-    add("--config", type=str, help="YAML file of options; those on the command line win")
+    add("--config", type=str, help="YAML file of options; the command line overrides it")
     add(
         "--preset",
         choices=list(PRESETS),
         default="seed",
-        help="options of a method, where they are not given: seed; paper, those of the MINER paper; or best, which "
-        "fits better, and faster",
+        help="a method, whose options apply unless they are given: seed is MINER_pl's, paper that of the MINER paper; "
+        "best fits better and faster",
     )
+    _add_signal(parser)
+    _add_pyramid(parser)
+    _add_networks(parser)
+    _add_training(parser)
+    _add_run(parser)
+    return parser
 
-    # the signal
-    add("--task", choices=["image", "mesh"], default="image", help="what the signal is")
-    add("--path", type=str, help="the picture, or the occupancy grid, to fit")
+
+def _add_signal(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--task", choices=list(TASKS), default="image", help="what the signal is")
+    add("--path", type=str, help="the picture or occupancy grid to fit")
     add(
         "--input_size",
         type=int,
         nargs="+",
-        help="size to fit at: W H, or one number for a square; a picture is resized to it. For a volume W H D, or one "
-        "number for a cube: the size of its file (default: the file's own size)",
+        help="size to resize a picture to before fitting: W H, or one number for a square. For a volume, the size of "
+        "its file: W H D, or one number for a cube (default: the file's own size)",
     )
 
-    # the pyramid and its blocks
-    add("--n_scales", type=int, default=1, help="levels of the pyramid; 4 or 5 suit pictures of 4 to 24 megapixels")
-    add("--pyr", choices=["laplacian", "gaussian"], default="laplacian", help="finer levels learn residual or signal")
+
+def _add_pyramid(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--n_scales", type=int, default=1, help="levels of the pyramid; 4 or 5 for pictures of 4 to 24 megapixels")
+    add(
+        "--pyr",
+        choices=["laplacian", "gaussian"],
+        default="laplacian",
+        help="what finer levels learn: the residual or the signal",
+    )
     add(
         "--patch_size",
         type=int,
         nargs="+",
         default=[32, 32],
-        help="pixels of a block: W H (W H D), or one number; smaller ones suit signals with more detail",
+        help="pixels of a block: W H (W H D), or one number; smaller blocks suit finer detail",
     )
 
-    # the networks
-    add(
-        "--use_pe",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="encode positions; fits better with fewer layers",
-    )
-    add("--n_freq", type=int, default=4, help="frequencies of the encoding; larger blocks want more")
+
+def _add_networks(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add_flag(parser, "use_pe", "encode positions by sines and cosines; fits better, and with fewer layers")
+    add("--n_freq", type=int, default=4, help="frequencies of the encoding; larger blocks need more")
     add(
         "--frequencies",
         choices=["octaves", "harmonics"],
         default="octaves",
-        help="those of the encoding: 1, 2, 4, ... or, better, 3, 6, 9, ... over half a block",
+        help="spacing of the encoding's frequencies: 1, 2, 4, ... or, better, 3, 6, 9, ... radians over half a block",
     )
     add(
         "--arch",
-        choices=["gaussian", "centred", "sine", "gabor"],
+        choices=list(ARCHITECTURES),
         default="gaussian",
-        help="hidden activations: Gaussians, with a sine or sigmoid at the end; these less a half, which learn faster; "
-        "sines, with nothing at the end (SIREN); or none, but products with Gabor filters of the positions (a "
+        help="hidden activations: gaussian, with a sine or sigmoid output; centred, Gaussians minus 1/2, which learn "
+        "faster; sine, with a linear output (SIREN); gabor, products with Gabor filters of the positions (a "
         "multiplicative filter network)",
     )
     add(
         "--omega",
         type=float,
-        help="frequency of --arch sine (default: 150 for images, 30 for volumes), or scale of the initial ones of "
-        "--arch gabor (10, 5), for which --lr 6e-2 --betas 0.8 0.99 suits pictures",
+        help="frequency of --arch sine (default: 150 for images, 30 for volumes), or scale of the initial frequencies "
+        "of --arch gabor (10, 5), which fits pictures well with --lr 6e-2 --betas 0.8 0.99",
     )
     add(
         "--weight_sharing",
         choices=["none", "copy", "inherit"],
         default="none",
-        help="what networks start from: nothing; the next coarser network there, halved for images; or its features, "
-        "exactly (the encoding of each finer level is then wider)",
+        help="what networks start from: none, random weights; copy, the weights of the coarser network at that place, "
+        "halved for images; inherit, its features exactly (finer levels then have a wider encoding)",
     )
-    add("--n_layers", type=int, default=4, help="linear layers of a network; 3 with --use_pe")
-    add("--n_hidden", type=int, default=20, help="hidden units of a layer")
+    add("--n_layers", type=int, default=4, help="linear layers of a network; 3 are enough with --use_pe")
+    add("--n_hidden", type=int, default=20, help="units of a hidden layer")
     add("--a", type=float, default=0.1, help="initial width of the activations")
 
-    # training
+
+def _add_training(parser: ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--num_epochs",
         type=int,
         nargs="+",
         default=[500],
-        help="epochs of each level, coarsest first; a shorter list repeats its first value for the coarser levels",
+        help="epochs of each level, coarsest first; the first value is repeated for coarser levels that are not listed",
     )
-    add("--batch_size", type=int, default=256, help="points of a block in a batch; at most those of a patch")
-    add("--lr", type=float, default=3e-2, help="learning rate, falls to a thirtieth by a cosine over each level")
+    add("--batch_size", type=int, default=256, help="points of a block in a batch, at most as many as a patch has")
+    add("--lr", type=float, default=3e-2, help="learning rate; it falls to a thirtieth along a cosine over each level")
     add(
         "--optimizer",
         choices=["radam", "adam", "nradam"],
         default="radam",
-        help="what takes the steps; nradam is RAdam with Nesterov's momentum",
+        help="optimizer; nradam is RAdam with Nesterov's momentum",
     )
     add(
         "--betas",
         type=float,
         nargs="+",
         default=[0.9, 0.999],
-        help="decay of the optimizer's two moments; 0.8 0.99 suits fits of some hundred steps",
+        help="decay of the optimizer's two moments; 0.8 0.99 suits fits of a few hundred steps",
     )
     add(
         "--val_freq",
@@ -210,61 +252,57 @@ def make_parser() -> ArgumentParser:
         "--stop_ratio",
         type=float,
         default=1.0,
-        help="part of loss_thr at which a block stops training: below 1, networks that are there get better",
+        help="fraction of loss_thr at which a block stops training; below 1, networks go on improving",
     )
-    add("--target_psnr", type=float, help="dB of a picture at which a run ends; looked at after every validation")
-    add("--target_iou", type=float, help="likewise of a volume")
-    add("--max_seconds", type=float, help="after which a run ends, at the next validation; finer levels stay empty")
-    add("--seed", type=int, default=0, help="of the initial weights and of the order of points")
+    add("--target_psnr", type=float, help="PSNR in dB at which a run ends, checked after every validation")
+    add("--target_iou", type=float, help="the same for a volume: its IoU")
+    add(
+        "--max_seconds",
+        type=float,
+        help="time after which a run ends, at the next validation; finer levels are left without networks",
+    )
+    add("--seed", type=int, default=0, help="random seed of the initial weights and of the order of points")
 
-    # the run
+
+def _add_run(parser: ArgumentParser) -> None:
+    add = parser.add_argument
     add("--exp_name", type=str, default="exp", help="checkpoints go to ckpts/EXP_NAME, curves to logs/EXP_NAME")
-    add("--overwrite", type=bool, nargs="?", const=True, default=False, help="replace an earlier run of the same name")
-    add(
-        "--resume",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="go on with an interrupted run of the same name and options; it ends as if it had not been interrupted",
+    add_flag(parser, "overwrite", "replace an earlier run of the same name")
+    add_flag(
+        parser, "resume", "continue an interrupted run of the same name and options; it ends as if it had never stopped"
     )
+    add_flag(parser, "dry_run", "only print the most blocks, parameters and memory that the run can take")
     add(
-        "--dry_run",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="only print how many blocks, parameters and how much memory the run takes at most",
+        "--save_every",
+        type=float,
+        default=300,
+        help="seconds between saves within a level, in addition to every validation",
     )
-    add("--save_every", type=float, default=300, help="seconds between savings of a level, besides every validation")
-    add(
-        "--log_image",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="pictures of every validation in TensorBoard",
-    )
+    add_flag(parser, "log_image", "show pictures of every validation in TensorBoard")
     add(
         "--b_chunks",
         type=int,
         default=16384,
-        help="blocks evaluated at once in validation and decoding; less saves memory",
+        help="blocks evaluated at once in validation and decoding; fewer save memory",
     )
     add_backend_option(parser)
-    add("--accelerator", choices=["auto", "cpu", "gpu", "mps"], default="auto", help="where to train")
-    add("--devices", type=int, default=1, help="processes that share out the blocks; each takes a device of its own")
+    add(
+        "--accelerator",
+        choices=["auto", "cpu", "gpu", "mps"],
+        default="auto",
+        help="where to train; auto is a CUDA GPU, or else the CPU",
+    )
+    add("--devices", type=int, default=1, help="processes that share the blocks; each has a device of its own")
     add(
         "--max_memory",
         type=float,
-        help="GiB of memory for each process; what does not fit lies in files (default: what is free)",
+        help="GiB of memory for each process; levels that do not fit are kept in mapped files (default: what is free)",
     )
     add(
         "--max_blocks",
         type=int,
-        help="blocks trained at once on each device; what does not fit waits (default: as many as fit)",
+        help="blocks trained at once on each device; the others wait (default: as many as fit)",
     )
-    return parser
 
 
 def parse_options(argv: list[str]) -> Namespace:
@@ -293,11 +331,11 @@ def read_config(path: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config {path} cannot be read ({one_line(error)})") from error
     if not isinstance(config, dict):
-        raise InputError(f"--config {path} holds no options: lines like 'n_scales: 4' work")
+        raise InputError(f"--config {path} holds no options: write lines such as 'n_scales: 4'")
     known = vars(make_parser().get_defaults()).keys() - {"config"}
     for name, value in config.items():
         if name not in known:
-            raise InputError(f"--config {path}: {name} is no option (see --help)")
+            raise InputError(f"--config {path}: {name} is not an option (see --help)")
         if value is None:
             raise InputError(f"--config {path}: {name} has no value")
         if name in _LISTS and isinstance(value, int):
@@ -323,78 +361,83 @@ def dump_options(recorded: dict[str, Any]) -> str:
 
 
 def check_options(options: Namespace) -> None:
-    """InputError for values that cannot work whatever the signal is."""
+    """InputError for values that no signal can be fitted with."""
     if options.path is None:
         raise InputError("--path is missing: it names what to fit (an empty command line fits a picture that ships)")
-    n_dims, signal, order = (2, "an image", "W H") if options.task == "image" else (3, "a volume", "W H D")
+    if not re.fullmatch(r"\w[\w.+=-]{0,99}", options.exp_name):
+        raise InputError(f"--exp_name {options.exp_name!r}: use up to 100 letters, digits and ._+=-")
+    task = TASKS[options.task]
+    _check_numbers(options)
+    _check_sizes(options, task)
+    _check_epochs(options)
+    for other in TASKS.values():
+        if other is not task and (value := target_of(options, other)) is not None:
+            raise InputError(f"--target_{other.metric_name} {value}: {task.signal} has --target_{task.metric_name}")
+    if options.arch == "gabor" and options.use_pe:
+        raise InputError("--arch gabor: it takes positions without an encoding; use --use_pe false")
+    device_of(options.accelerator)
+
+
+def _check_numbers(options: Namespace) -> None:
+    for name, least in _LEAST.items():
+        if getattr(options, name) is not None and getattr(options, name) < least:
+            raise InputError(f"--{name} {getattr(options, name)}: must be at least {least}")
+    for name in _POSITIVE:
+        value = getattr(options, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InputError(f"--{name} {value}: must be a positive number")
+    for name in _NOT_NEGATIVE:
+        value = getattr(options, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise InputError(f"--{name} {value}: must be zero or a positive number")
+    if options.seed >= 2**63:
+        raise InputError(f"--seed {options.seed}: must be less than 2^63")
+    if len(options.betas) != 2 or not all(0 <= beta < 1 for beta in options.betas):
+        raise InputError(f"--betas {' '.join(map(str, options.betas))}: must be two numbers from 0 to below 1")
+
+
+def _check_sizes(options: Namespace, task: Task) -> None:
     for name in ("input_size", "patch_size"):
         values = getattr(options, name)
         if values is None:
             continue
         given = " ".join(map(str, values)) or "without a number"
-        if len(values) not in (1, n_dims):
-            raise InputError(f"--{name} {given}: {signal} takes {order}, or one number for all")
+        if len(values) not in (1, task.n_dims):
+            raise InputError(f"--{name} {given}: {task.signal} takes {task.size_order}, or one number for all")
         if not 1 <= min(values) <= max(values) <= _MOST_PIXELS:
-            raise InputError(f"--{name} {given}: sizes from 1 to {_MOST_PIXELS} work")
-    least = {
-        "n_scales": 1,
-        "n_freq": 1,
-        "n_layers": 2,
-        "n_hidden": 1,
-        "batch_size": 1,
-        "val_freq": 1,
-        "b_chunks": 1,
-        "devices": 1,
-        "max_blocks": 1,
-        "seed": 0,
-    }
-    for name, minimum in least.items():
-        if getattr(options, name) is not None and getattr(options, name) < minimum:
-            raise InputError(f"--{name} {getattr(options, name)}: at least {minimum} works")
-    for name in ("lr", "a", "omega", "max_memory", "max_seconds", "target_psnr", "target_iou"):
-        value = getattr(options, name)
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise InputError(f"--{name} {value}: a positive number works")
-    for name in ("loss_thr", "stop_ratio", "save_every"):
-        value = getattr(options, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"--{name} {value}: zero or a positive number works")
-    unmeant = "target_iou" if options.task == "image" else "target_psnr"
-    if getattr(options, unmeant) is not None:
-        meant = "--target_psnr" if options.task == "image" else "--target_iou"
-        raise InputError(f"--{unmeant} {getattr(options, unmeant)}: {signal} has {meant}")
-    if options.seed >= 2**63:
-        raise InputError(f"--seed {options.seed}: less than 2^63 works")
-    if len(options.betas) != 2 or not all(0 <= beta < 1 for beta in options.betas):
-        raise InputError(f"--betas {' '.join(map(str, options.betas))}: two numbers from 0 to below 1 work")
-    epochs = " ".join(map(str, options.num_epochs))
-    if min(options.num_epochs, default=0) < 1:
-        raise InputError(f"--num_epochs {epochs}: each level takes at least 1")
-    if len(options.num_epochs) > options.n_scales:
-        raise InputError(
-            f"--num_epochs {epochs}: {len(options.num_epochs)} values for --n_scales {options.n_scales}, "
-            f"at most {options.n_scales} work"
-        )
-    patch_size = per_axis(options.patch_size, n_dims)
+            raise InputError(f"--{name} {given}: sizes must be between 1 and {_MOST_PIXELS}")
+    patch_size = per_axis(options.patch_size, task.n_dims)
     n_points = math.prod(patch_size)
     if options.batch_size > n_points:
         patch = f"a patch of {size_text(patch_size)} has {n_points} points"
-        raise InputError(f"--batch_size {options.batch_size}: {patch}, at most that works")
-    if options.arch == "gabor" and options.use_pe:
-        raise InputError("--arch gabor: it takes positions as they are; --use_pe false works")
-    device_of(options.accelerator)
-    if not re.fullmatch(r"\w[\w.+=-]{0,99}", options.exp_name):
-        raise InputError(f"--exp_name {options.exp_name!r}: up to 100 letters, digits and ._+=- work")
+        raise InputError(f"--batch_size {options.batch_size}: {patch}; use at most that many")
+
+
+def _check_epochs(options: Namespace) -> None:
+    given, n_scales = " ".join(map(str, options.num_epochs)), options.n_scales
+    if min(options.num_epochs, default=0) < 1:
+        raise InputError(f"--num_epochs {given}: every level needs at least 1")
+    if len(options.num_epochs) > n_scales:
+        n_given = len(options.num_epochs)
+        raise InputError(f"--num_epochs {given}: {n_given} values for --n_scales {n_scales}; give at most {n_scales}")
+
+
+def target_of(options: Namespace, task: Task) -> float | None:
+    """The quality, by the metric of a task, at which a run may end early."""
+    return getattr(options, f"target_{task.metric_name}")
 
 
 def device_of(accelerator: str) -> str:
-    """Torch's name of an accelerator, of the best one for auto; InputError where this machine has none of the kind."""
+    """Torch's name of an accelerator; InputError where this machine has none of the kind.
+
+    `auto` is a GPU of NVIDIA's or the CPU: an Apple GPU has no fused kernel, and is slower than its CPU.
+    """
     if accelerator == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "gpu" and not torch.cuda.is_available():
-        raise InputError("--accelerator gpu: torch sees no GPU here; cpu works")
+        raise InputError("--accelerator gpu: torch finds no GPU here; use cpu")
     if accelerator == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--accelerator mps: torch sees no Apple GPU here; cpu works")
+        raise InputError("--accelerator mps: torch finds no Apple GPU here; use cpu")
     return {"gpu": "cuda"}.get(accelerator, accelerator)
 
 

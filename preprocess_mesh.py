@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from datasets.occupancy import write_occupancy
 from datasets.voxelize import load_mesh, voxelize
-from opt import OneLineParser
+from opt import OneLineParser, add_flag
 from utils.errors import InputError, run_command
 from utils.frame import Frame
 from utils.memory import available_memory
@@ -22,29 +22,29 @@ def make_parser() -> OneLineParser:
     add = parser.add_argument
     add("--path", type=str, help="the mesh: any file that trimesh reads")
     add("--N", type=int, default=512, help="voxels along each axis")
-    add("--M", type=int, default=1, help="samples a voxel, an odd cube (1, 27, 125, ...); more smooth the surface")
+    add("--M", type=int, default=1, help="samples a voxel, an odd cube (1, 27, 125, ...); more give a smoother surface")
     add("--T", type=int, default=1, help="repeats, odd, each along another axis; the majority decides. For open meshes")
-    add("--overwrite", type=bool, nargs="?", const=True, default=False, help="replace an earlier file of the same name")
+    add_flag(parser, "overwrite", "replace an earlier file of the same name")
     return parser
 
 
 def check_options(options: Namespace) -> None:
-    """InputError for values that cannot work."""
+    """InputError for values out of range."""
     if options.path is None:
-        raise InputError("--path is missing: it names the mesh")
+        raise InputError("--path is missing; name a mesh")
     if options.N < 1:
-        raise InputError(f"--N {options.N}: at least 1 works")
+        raise InputError(f"--N {options.N}: must be at least 1")
     if options.M < 1 or round(options.M ** (1 / 3)) ** 3 != options.M or options.M % 2 == 0:
-        raise InputError(f"--M {options.M}: an odd cube works, like 1, 27, 125 or 343")
+        raise InputError(f"--M {options.M}: must be an odd cube; use 1, 27, 125 or 343")
     if not 1 <= options.T <= 255 or options.T % 2 == 0:
-        raise InputError(f"--T {options.T}: an odd number up to 255 works, like 1 or 3")
+        raise InputError(f"--T {options.T}: must be an odd number up to 255; use 1 or 3")
     n_voxels = options.N**3
-    n_bytes = n_voxels // 4 + (2 * n_voxels if options.T > 1 else 0)  # the bits twice; votes, and what adds to them
+    n_bytes = n_voxels // 4 + (2 * n_voxels if options.T > 1 else 0)  # the bits twice; votes, and those of a repeat
     free = available_memory()
     if free is not None and n_bytes > free:
         raise InputError(
-            f"--N {options.N}: its voxels take {n_bytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: "
-            "a smaller one works"
+            f"--N {options.N}: its voxels take {n_bytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free; "
+            "use a smaller one"
         )
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     check_options(options)
     out = Path("occupancy") / f"{Path(options.path).stem}_{options.N}.npy"
     if out.exists() and not options.overwrite:
-        raise InputError(f"{out} is there already: --overwrite replaces it")
+        raise InputError(f"{out} already exists; use --overwrite to replace it")
     mesh = load_mesh(options.path)
     frame = Frame.around(mesh.vertices)
     packed = voxelize(mesh, frame, options.N, options.M, options.T, progress=True)

@@ -1,4 +1,4 @@
-"""Checkpoints -> picture, volume or mesh: the whole, a level, a crop, between the pixels, or the blocks."""
+"""Checkpoints -> picture, volume or mesh: any level or crop of it, between the pixels too, and its blocks."""
 
 import sys
 from collections import deque
@@ -12,17 +12,16 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from datasets.occupancy import open_occupancy
-from datasets.sources import open_picture
+from datasets.tasks import task_of
 from datasets.writers import check_picture_path, open_array, write_rows
-from models.miner import MINER, WINDOW_VALUES, cut_rows, is_inside
-from opt import OneLineParser, add_backend_option, device_of
+from models.miner import MINER, WINDOW_VALUES
+from opt import OneLineParser, add_backend_option, add_flag, device_of
 from utils.checkpoint import write_aside
 from utils.errors import InputError, run_command, size_text
 from utils.figures import draw_blocks
 from utils.metrics import Similarity, iou, psnr
 from utils.pyramid import pyramid
-from utils.raster import Window, whole
+from utils.windows import Window, cut_rows, is_inside, whole
 
 if TYPE_CHECKING:
     import trimesh
@@ -41,51 +40,42 @@ def make_parser() -> OneLineParser:
         type=str,
         help="a picture: .png, .jpg, .tif, .zarr; a volume: .npy, or its mesh: .ply, .obj, .glb, .stl",
     )
-    add("--level", type=int, help="level of the pyramid, 0 the finest (default: the finest that is there)")
+    add("--level", type=int, help="level of the pyramid, 0 is the finest (default: the finest of the fit)")
     add("--crop", type=int, nargs="+", help="decode only X Y W H (a volume: X Y Z W H D), in pixels of the level")
-    add(
-        "--scale", type=int, default=1, help="samples a pixel along each axis: the networks are read between the pixels"
-    )
+    add("--scale", type=int, default=1, help="samples a pixel along each axis; above 1, also between the pixels")
     add("--original", type=str, help="what was fitted, to compare with: the picture; the mesh, or its occupancy file")
-    add("--b_chunks", type=int, default=16384, help="blocks evaluated at once, at most; less saves memory")
+    add("--b_chunks", type=int, default=16384, help="blocks evaluated at once, at most; fewer save memory")
     add_backend_option(parser)
     add("--accelerator", choices=["cpu", "gpu", "mps"], default="cpu", help="where to decode")
 
     # pictures
-    add("--blocks", type=bool, nargs="?", const=True, default=False, help="outline the blocks that have a network")
-    add("--bits", type=int, choices=[8, 16], help="bits a channel of --out (default: those of the picture fitted)")
-    add("--no_alpha", type=bool, nargs="?", const=True, default=False, help="leave the alpha channel out")
+    add_flag(parser, "blocks", "outline the blocks that have a network")
+    add("--bits", type=int, choices=[8, 16], help="bits a channel of --out (default: those of the fitted picture)")
+    add_flag(parser, "no_alpha", "leave the alpha channel out")
 
     # volumes
-    add(
-        "--field",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="write the field itself to .npy, not field > 1/2",
-    )
+    add_flag(parser, "field", "write the field itself to .npy, not field > 1/2")
     return parser
 
 
 def main() -> None:
     options = make_parser().parse_args(sys.argv[1:])
     if options.out is None and options.original is None:
-        raise InputError("nothing to do: --out writes a file, --original compares with one")
+        raise InputError("nothing to do; use --out to write a file, --original to compare with one")
     if options.original is not None and options.scale != 1:
-        raise InputError(f"--scale {options.scale} has no original to compare with: --original works with --scale 1")
+        raise InputError(f"--scale {options.scale}: has no original to compare with; use --scale 1")
     if None not in (options.original, options.out) and Path(options.out).resolve() == Path(options.original).resolve():
-        raise InputError(f"--out {options.out} is the original itself: another name works")
+        raise InputError(f"--out {options.out}: is the original itself; choose another name")
     if options.b_chunks < 1:
-        raise InputError(f"--b_chunks {options.b_chunks}: at least 1 works")
+        raise InputError(f"--b_chunks {options.b_chunks}: must be at least 1")
     if not 1 <= options.scale <= _MOST_SCALE:
-        raise InputError(f"--scale {options.scale}: 1 to {_MOST_SCALE} works")
+        raise InputError(f"--scale {options.scale}: must be between 1 and {_MOST_SCALE}")
     model = MINER.load(options.ckpts, device_of(options.accelerator), options.backend)
     level = model.finest if options.level is None else options.level
     if options.level is None and level > 0:
-        print(f"note: the fit is not finished, level {level} is the finest that is there", file=sys.stderr)
+        print(f"note: the fit is not finished; level {level} is its finest so far", file=sys.stderr)
     if level not in model.levels:
-        raise InputError(f"--level {level}: levels {model.finest} to {model.n_scales - 1} are there")
+        raise InputError(f"--level {level}: the fit has levels {model.finest} to {model.n_scales - 1}; use one of them")
     crop = parse_crop(options.crop, model.levels[level].size)
     (reconstruct_picture if len(model.size) == 2 else reconstruct_volume)(model, level, crop, options)
 
@@ -95,13 +85,13 @@ def parse_crop(numbers: list[int] | None, size: tuple[int, ...]) -> Window:
     if numbers is None:
         return whole(size)
     given, n_dims = " ".join(map(str, numbers)), len(size)
-    order = "X Y W H" if n_dims == 2 else "X Y Z W H D"
+    order = f"{' '.join('XYZ'[:n_dims])} {task_of(n_dims).size_order}"
     if len(numbers) != 2 * n_dims:
-        raise InputError(f"--crop {given}: it takes {order}")
+        raise InputError(f"--crop {given}: must be {order}")
     starts, lengths = numbers[:n_dims][::-1], numbers[n_dims:][::-1]
     crop = tuple((start, start + length) for start, length in zip(starts, lengths, strict=True))
     if not is_inside(crop, size):
-        raise InputError(f"--crop {given}: {order} is not inside the level, which is {size_text(size)}")
+        raise InputError(f"--crop {given}: {order} must lie inside the level, which is {size_text(size)}")
     return crop
 
 
@@ -148,17 +138,17 @@ def exhaust(iterator: Iterator) -> None:
 
 
 def original_rows(path: str, model: MINER) -> Callable[[int, int], Tensor]:
-    """What was fitted, at the size it was fitted at: (start, stop) to its rows or planes (c, n, *rest) in [0, 1]."""
-    source = (open_picture if len(model.size) == 2 else open_occupancy)(path, model.size)
+    """What was fitted, at the size of the fit: (start, stop) -> its rows (c, stop - start, *rest) in [0, 1]."""
+    source = task_of(len(model.size)).open(path, model.size)
     if source.n_channels != model.n_channels:
-        given = f"{source.n_channels} channels, the fit {model.n_channels}"
-        raise InputError(f"{path} has {given}: is it what was fitted?")
+        channels = f"{source.n_channels}-channel, and the fit {model.n_channels}-channel"
+        raise InputError(f"--original {path}: is {channels}; use what was fitted")
     peak = 2**source.bits - 1
     return lambda start, stop: torch.from_numpy(source.read(start, stop).astype(np.float32)).div_(peak)
 
 
 def level_window(rows: Callable[[int, int], Tensor], size: tuple[int, ...], level: int, window: Window) -> Tensor:
-    """A window (c, n_rows, w) of a level of a picture, which is given by the rows of level 0, of size (h, w)."""
+    """A window (c, n_rows, w) of a level of a picture, from the rows of level 0, which has size (h, w)."""
     (top, bottom), across = window
     parts = []
     for start, stop in cut_rows(top, bottom, 1, max(1, WINDOW_VALUES // (2**level * size[1]))):
@@ -172,13 +162,11 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
 
     suffix = Path(options.out).suffix.lower() if options.out is not None else None
     if suffix is not None and suffix not in _MESH_SUFFIXES | {".npy"}:
-        raise InputError(
-            f"{options.out}: suffix {suffix!r} is none of .npy, .ply, .obj, .glb, .stl, which hold a volume"
-        )
+        raise InputError(f"--out {options.out}: {suffix!r} cannot hold a volume; use .npy, .ply, .obj, .glb or .stl")
     if options.blocks:
-        raise InputError("--blocks draws on pictures, and this is a volume")
+        raise InputError("--blocks: outlines blocks of pictures, and this is a volume; leave it out")
     if options.original is not None and (level != 0 or options.crop is not None):
-        raise InputError("--original of a volume works without --level and --crop")
+        raise InputError("--original: compares the whole of a volume; leave --level and --crop out")
     mesh, original = None, None
     if options.original is not None and Path(options.original).suffix.lower() != ".npy":
         mesh, original = original_mesh(options.original, model)
@@ -212,11 +200,11 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
 
 
 def original_mesh(path: str, model: MINER) -> tuple["trimesh.Trimesh", Callable[[int, int], Tensor]]:
-    """The mesh that was fitted, and its occupancy: (start, stop) to planes (1, n_planes, h, w), 0 or 1."""
+    """The mesh that was fitted, and its occupancy: (start, stop) -> planes (1, stop - start, h, w), 0 or 1."""
     from datasets.voxelize import load_mesh, voxelize
 
     if model.frame is None or len(set(model.size)) != 1:
-        raise InputError(f"{path}: the fit does not tell where its voxels lie, so it compares with a .npy file only")
+        raise InputError(f"--original {path}: the fit does not say where its voxels lie; use its grid, a .npy file")
     mesh = load_mesh(path)
     packed = voxelize(mesh, model.frame, model.size[0])
 

@@ -16,10 +16,12 @@ import torch
 
 from benchmarks.peak import peak_flops
 from benchmarks.records import Printer, make_parser
-from models.block_mlp import BlockMLP, init_blocks_
+from models.block_network import BlockNetwork, init_blocks_
 from models.encoding import encode, frequencies
+from models.networks import make_network
 from models.ops import choose_backend, reference
-from models.ops.adam import make_optimizer
+from models.ops.optimizers import make_optimizer
+from models.shape import NetworkShape
 from utils.blocks import block_coords
 from utils.rng import point_order
 
@@ -56,18 +58,19 @@ def main() -> None:
 def measure(table: Printer, name: str, n_blocks: int, device: torch.device, repeats: int, peak: float | None) -> None:
     patch, n_freq, batch_size, shape = NETWORKS[name]
     coords = encode(block_coords(patch), n_freq and frequencies(n_freq, "octaves")).to(device)
-    shape = dict(n_in=coords.shape[1], output="sine", **shape)
+    shape = NetworkShape(n_in=coords.shape[1], output="sine", **shape)
     fused = choose_backend("auto", [shape], device)
     fits = {"reference": reference.fit_points, "compiled": reference.fit_points}
     if fused is not reference:
         fits["fused"] = fused.fit_points
-    target = torch.rand(n_blocks, len(coords), shape["n_out"], device=device) * 0.2 - 0.1
+    target = torch.rand(n_blocks, len(coords), shape.n_out, device=device) * 0.2 - 0.1
     runs = {}
     for kind, fit_points in fits.items():
-        network = BlockMLP(n_blocks, **shape)
+        network = make_network(n_blocks, shape)
         init_blocks_(network, torch.arange(n_blocks), seed=0, level=0)
         network.to(device)
         if kind == "compiled":
+            torch.compiler.reset()  # else it gives up recompiling after some networks
             network.compile()
         n_epochs = max(1, LEAST_POINTS[kind] // (n_blocks * len(coords)))
         runs[kind] = (visit(fit_points, network, coords, target, batch_size, n_epochs), n_epochs)
@@ -92,14 +95,14 @@ def measure(table: Printer, name: str, n_blocks: int, device: torch.device, repe
         made = speeds["fused"] * operations_per_point(shape)
         ratio, flops = f"{speeds['fused'] / speeds['reference']:.1f}", f"{made / 1e9:.0f}"
         share = f"{made / peak:.0%}" if peak else ""
-    widths = [shape["n_in"], *[shape["n_hidden"]] * (shape["n_layers"] - 1), shape["n_out"]]
+    widths = [shape.n_in, *[shape.n_hidden] * (shape.n_layers - 1), shape.n_out]
     used = ", ".join(f"{memory[kind][1]:.0f}" if kind in memory else "" for kind in KINDS)
     table.add(f"{name}: {'-'.join(map(str, widths))}", n_blocks, *cells, ratio, flops, share, used)
 
 
 def visit(
     fit_points: Callable,
-    network: BlockMLP,
+    network: BlockNetwork,
     coords: torch.Tensor,
     target: torch.Tensor,
     batch_size: int,
@@ -123,8 +126,8 @@ def visit(
 
 def operations_per_point(shape: dict) -> int:
     """Of the matrix products that train a point: forward, and back to the weights and to the activations."""
-    n_in, n_hidden = shape["n_in"], shape["n_hidden"]
-    products = n_in * n_hidden + (shape["n_layers"] - 2) * n_hidden**2 + n_hidden * shape["n_out"]
+    n_in, n_hidden = shape.n_in, shape.n_hidden
+    products = n_in * n_hidden + (shape.n_layers - 2) * n_hidden**2 + n_hidden * shape.n_out
     return 2 * (3 * products - n_in * n_hidden)
 
 

@@ -4,11 +4,13 @@
     python -m benchmarks.same_bytes OTHER_CHECKOUT > before.txt
     diff before.txt after.txt
 
-Every recipe is fitted by one process and by two, with both backends, at once and stopped and resumed on the way.
+Every recipe is fitted by one process and by two, with both backends, without a break and stopped and resumed midway.
 Digests compare on one machine only: another processor rounds differently.
 """
 
+import argparse
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +34,7 @@ RECIPES = {
     "spot128": [*_MESH, "--preset", "best"],
     "spot128_seed": [*_MESH, *_SEED_MESH],
 }
-_STOP_IN = 2  # the level after whose checkpoint a run is stopped
+_STOP_AFTER = 2  # the level after whose checkpoint a run is stopped
 
 
 def digest(folder: Path) -> str:
@@ -43,43 +45,44 @@ def digest(folder: Path) -> str:
     return found.hexdigest()[:32]
 
 
-def fit(checkout: Path, folder: Path, arguments: list[str], stop: bool) -> str:
-    command = [sys.executable, str(checkout / "train.py"), *arguments, "--exp_name", "run"]
+def fit(program: Path, folder: Path, arguments: list[str], stop: bool) -> str:
+    """The digest of a fit, which is stopped and resumed midway if asked for."""
+    command = [sys.executable, str(program), *arguments, "--exp_name", "run"]
     options = dict(cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if stop:
+    run = folder / "ckpts/run"
+    while stop:  # until a signal arrives in time
+        shutil.rmtree(run, ignore_errors=True)
         process = subprocess.Popen(command, **options)
-        while process.poll() is None and not (folder / f"ckpts/run/l{_STOP_IN}.ckpt").exists():
+        while process.poll() is None and not (run / f"l{_STOP_AFTER}.ckpt").exists():
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate()
-        if process.returncode != 128 + signal.SIGTERM:
-            raise SystemExit(f"not stopped: {error}")
-        command.append("--resume")
+        if process.returncode == 128 + signal.SIGTERM:
+            command.append("--resume")
+            break
+        if process.returncode:
+            raise SystemExit(error)
     done = subprocess.run(command, **options)
     if done.returncode:
         raise SystemExit(done.stderr)
-    return digest(folder / "ckpts/run")
+    return digest(run)
 
 
 def main() -> None:
-    checkout = Path(sys.argv[1]).resolve() if sys.argv[1:] else _HERE
-    cases = product(RECIPES.items(), ("fused", "reference"), (1, 2), (False, True))
-    for (name, recipe), backend, devices, stop in cases:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkout", type=Path, nargs="?", default=_HERE, help="whose programs to run")
+    parser.add_argument("--only", choices=list(RECIPES), nargs="+", default=list(RECIPES))
+    options = parser.parse_args()
+    checkout = options.checkout.resolve()
+    for name, backend, devices, stop in product(options.only, ("fused", "reference"), (1, 2), (False, True)):
         with tempfile.TemporaryDirectory() as place:
             for shipped in ("images", "configs", "meshes"):
                 (Path(place) / shipped).symlink_to(_HERE / shipped)
-            if "mesh" in recipe:
-                command = [
-                    sys.executable,
-                    str(checkout / "preprocess_mesh.py"),
-                    "--N",
-                    "128",
-                    "--path",
-                    "meshes/spot.obj",
-                ]
-                subprocess.run(command, cwd=place, check=True, capture_output=True)
+            if "mesh" in RECIPES[name]:
+                voxelize = [sys.executable, str(checkout / "preprocess_mesh.py"), "--N", "128"]
+                subprocess.run([*voxelize, "--path", "meshes/spot.obj"], cwd=place, check=True, capture_output=True)
             more = ["--backend", backend, "--devices", str(devices), "--accelerator", "cpu"]
-            found = fit(checkout, Path(place), [*recipe, *more], stop)
+            found = fit(checkout / "train.py", Path(place), [*RECIPES[name], *more], stop)
         print(name, backend, f"{devices} processes,", "resumed:" if stop else "at once:", found, flush=True)
 
 

@@ -43,7 +43,7 @@ Slices = Callable[[int, int], np.ndarray]
 class Volume:
     """
     values: (1, d, h, w) uint8, 0 or 1
-    frame: where the voxels lie in the mesh's space, or None where the file does not say
+    frame: where the voxels lie in the mesh's space, or None if the file does not say
     """
 
     values: Tensor
@@ -51,7 +51,7 @@ class Volume:
 
 
 def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -> Volume:
-    """An occupancy grid as `open_occupancy` opens it, whole; errors are its own."""
+    """Read a whole occupancy grid; inputs and errors are those of `open_occupancy`."""
     source = open_occupancy(path, size)
     return Volume(torch.from_numpy(source.read(0, source.size[0])), source.frame)
 
@@ -69,17 +69,17 @@ def write_occupancy(path: Path, packed: np.ndarray, width: int, frame: Frame) ->
     header["centre"], header["half_extents"] = frame.centre, frame.half_extents
     buffer = io.BytesIO()
     np.save(buffer, header)
-    buffer.write(np.ascontiguousarray(packed))  # not a field of the header, which could hold 2 GiB only
+    buffer.write(np.ascontiguousarray(packed))  # not a field of the header, which could hold only 2 GiB
     write_aside(path, buffer.getbuffer())
 
 
 def open_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -> Source:
-    """An occupancy grid.
+    """Open an occupancy grid.
 
     Inputs
         path: a file of `write_occupancy`; a .npy of bools or of bytes 0 and 1, axes [z, y, x]; or the flat bits of
             MINER_pl, those of a grid with axes [y, x, z]
-        size: (d, h, w); flat bits do not tell it, and need it; the others must agree with it
+        size: (d, h, w); flat bits need it, as they do not record it; the others must agree with it
     Errors
         InputError for a file that is missing, is none of these, or is of another size
     """
@@ -95,10 +95,10 @@ def open_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
     elif stored.ndim == 3 and stored.dtype in (np.bool_, np.uint8):
         held, slices = _open_bytes(path, stored)
     else:
-        raise InputError(f"{path} holds {stored.dtype} values of shape {stored.shape}: use bits, bytes or bools")
+        raise InputError(f"{path} holds {stored.dtype} values of shape {stored.shape}; use bits, bytes or bools")
     if size is not None and held != size:
         raise InputError(
-            f"{path} holds {size_text(held)} voxels, not the {size_text(size)} of --input_size: leave it out"
+            f"{path} holds {size_text(held)} voxels, not the {size_text(size)} of --input_size; leave it out"
         )
 
     def read(start: int, stop: int) -> np.ndarray:
@@ -109,11 +109,11 @@ def open_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
 
 
 def _map_array(path: Path) -> np.memmap:
-    """The array of a .npy file; InputError where it is none."""
+    """The array of a .npy file; InputError if it is not one."""
     check_is_file(path)
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # whatever a damaged header leads to
+    except Exception as error:  # whatever a damaged header raises
         raise InputError(f"{path} is not a readable .npy file ({one_line(error)})") from error
     if not isinstance(stored, np.memmap):
         raise InputError(f"{path} is not a .npy file of one array")
@@ -123,7 +123,7 @@ def _map_array(path: Path) -> np.memmap:
 def _open_packed(path: Path, stored: np.memmap) -> tuple[tuple[int, int, int], Slices]:
     """(d, h, w) and the slices of a file of `write_occupancy`.
 
-    The bits follow the header; where the header has a field for them, as a record of up to 2 GiB can, they are in it.
+    The bits follow the header or, up to 2 GiB, may be a field of it.
     """
     names = HEADER.names
     is_header = stored.ndim == 0 and stored.dtype.names[: len(names)] == names
@@ -137,13 +137,13 @@ def _open_packed(path: Path, stored: np.memmap) -> tuple[tuple[int, int, int], S
     elif min(size) >= 1 and stored.dtype.names[len(names) :] == ("bits",) and stored["bits"].shape == shape:
         packed = stored["bits"]
     else:
-        raise InputError(f"{path} is damaged: its bits are not those of {size_text(size)} voxels")
+        raise InputError(f"{path} is damaged: it does not hold {size_text(size)} voxels; make it again")
     return size, lambda start, stop: np.unpackbits(packed[start:stop], axis=2, count=size[2])
 
 
 def _frame(path: Path, header: np.ndarray) -> Frame:
     if not (np.isfinite(header["centre"]).all() and np.isfinite(header["half_extents"]).all()):
-        raise InputError(f"{path} is damaged: it does not say where its voxels lie")
+        raise InputError(f"{path} is damaged: it does not say where its voxels lie; make it again")
     return Frame(tuple(header["centre"].tolist()), tuple(header["half_extents"].tolist()))
 
 
@@ -162,7 +162,7 @@ def _open_bytes(path: Path, stored: np.ndarray) -> tuple[tuple[int, int, int], S
 
 
 def _no_bits(path: Path) -> InputError:
-    return InputError(f"{path} holds values other than 0 and 1, or none")
+    return InputError(f"{path} holds values other than 0 and 1, or none; use 0 and 1")
 
 
 def _open_flat(
@@ -170,10 +170,11 @@ def _open_flat(
 ) -> tuple[tuple[int, int, int], Slices]:
     """(d, h, w) and the slices of flat bits."""
     if size is None:
-        raise InputError(f"{path} holds flat bits, which do not tell their size: add --input_size")
+        raise InputError(f"{path} holds flat bits, which do not record their size; add --input_size")
     n_bytes = ceil(prod(size) / 8)
     if len(stored) != n_bytes:
-        raise InputError(f"{path} holds {len(stored)} bytes, {n_bytes} would be --input_size {size_text(size)}")
+        needed = f"--input_size {size_text(size)} needs {n_bytes}"
+        raise InputError(f"{path} holds {len(stored)} bytes, and {needed}; use the size that it was written with")
     return size, functools.partial(_flat_slices, stored, size)
 
 
@@ -191,7 +192,7 @@ def _flat_slices(stored: np.ndarray, size: tuple[int, int, int], start: int, sto
 def _columns(stored: np.ndarray, size: tuple[int, int, int], rows: slice, start: int, stop: int) -> np.ndarray:
     """(rows, w, stop - start) of flat bits [y, x, z]."""
     depth, height, width = size
-    if depth % 8 == 0:  # every column begins with a byte, so that only bytes of the slices are unpacked
+    if depth % 8 == 0:  # every column begins with a byte, so only the bytes of these slices are unpacked
         packed = stored.reshape(height, width, depth // 8)[rows, :, start // 8 : ceil(stop / 8)]
         begin = start % 8
         return np.unpackbits(packed, axis=2)[:, :, begin : begin + stop - start]

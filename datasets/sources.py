@@ -1,7 +1,7 @@
-"""Signals in files, read by ranges of rows or slices, so that none has to fit into memory; pictures, at any size.
+"""Signals in files, read by ranges of rows, so that none has to fit into memory. Pictures can be resized.
 
 Notation: a picture lies in its file as (h, w, c) pixels, in some orientation; *upright* rows are those of the picture
-as it is looked at.
+as it is viewed.
 """
 
 import functools
@@ -20,7 +20,7 @@ from datasets.formats import Pixels, is_picture_folder, open_pixels
 from utils.errors import InputError, size_text
 from utils.frame import Frame
 
-_EXCHANGED = (5, 6, 7, 8)  # EXIF orientations whose rows are columns
+_EXCHANGED = (5, 6, 7, 8)  # EXIF orientations that exchange rows and columns
 _VALUES_AT_ONCE = 2**22
 
 
@@ -32,7 +32,7 @@ class Source:
     size: (h, w), upright and resized as asked for, or (d, h, w)
     n_channels: 1 (grey or occupancy), 3 (RGB) or 4 (RGBA)
     bits: of a channel, 8 or 16; 1 for occupancy
-    frame: where the voxels of an occupancy grid lie in the mesh's space, or None where the file does not say
+    frame: where the voxels of an occupancy grid lie in the mesh's space, or None if the file does not say
     file_size: before any resizing
     rows_at_once: rows that are cheapest to read together
     reader: (start, stop) -> what `read` returns
@@ -51,10 +51,10 @@ class Source:
         """Rows start to stop.
 
         Outputs
-            (c, stop - start, *rest) uint8 or uint16 as in the file; occupancy is 0 and 1. It may be a view: not to be
-            written to
+            (c, stop - start, *rest) uint8 or uint16 as in the file; occupancy is 0 and 1. It may be a view: do not
+            write to it
         Errors
-            InputError where the file is damaged, or memory does not hold the rows
+            InputError if the file is damaged, or the rows do not fit into memory
         """
         if not 0 <= start < stop <= self.size[0]:
             raise ValueError(f"rows {start} to {stop} of {self.size[0]}")
@@ -73,7 +73,7 @@ class Picture:
 
 
 def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Picture:
-    """A picture as `open_picture` opens it, whole; errors are its own."""
+    """Read a whole picture; inputs and errors are those of `open_picture`."""
     source = open_picture(path, size)
     values = torch.from_numpy(np.ascontiguousarray(source.read(0, source.size[0]), dtype=np.float32))
     return Picture(values.div_(2**source.bits - 1), source.bits)
@@ -88,15 +88,15 @@ def check_is_file(path: Path) -> None:
 
 
 def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Source:
-    """A picture, upright, as its EXIF orientation says.
+    """Open a picture, upright by its EXIF orientation.
 
-    Chunked files (TIFF, Zarr) are read by windows. What decodes only as a whole (PNG, JPEG and others; a single chunk),
-    and whatever is enlarged, is decoded at the first read, and kept.
+    Chunked files (TIFF, Zarr) are read by windows. Those that decode only as a whole (PNG, JPEG and others; a single
+    chunk), and those that are enlarged, are decoded at the first read and kept.
 
     Inputs
         path: PNG, JPEG or TIFF, grey, RGB or either with alpha, 8 or 16 bits a channel; a Zarr folder or .zip of an
             array (h, w), (h, w, c) or (c, h, w), or of a group whose first scale is one
-        size: (h, w) to resize to, by area averaging where it shrinks; None keeps the picture's own
+        size: (h, w) to resize to, by area averaging if it shrinks; None keeps the picture's own
     Errors
         InputError for a file that is missing, is not a picture, or is of an unsupported kind
     """
@@ -146,7 +146,7 @@ def _upright_rows(pixels: Pixels, start: int, stop: int) -> np.ndarray:
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation: 2 to 4 mirror and turn by 180 degrees, 5 to 8 exchange rows and columns as well."""
+    """Undo an EXIF orientation: 2 to 4 mirror or turn by 180 degrees, 5 to 8 exchange rows and columns as well."""
     if orientation in _EXCHANGED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -161,7 +161,7 @@ def _shrinks(file_size: tuple[int, int], size: tuple[int, int]) -> bool:
 
 
 def _resize(path: Path, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w, c) at another size: area averaging where it shrinks, else cubic."""
+    """(h, w, c) at another size: area averaging if it shrinks, else cubic."""
     if pixels.shape[:2] == size:
         return pixels
     method = cv2.INTER_AREA if _shrinks(pixels.shape[:2], size) else cv2.INTER_CUBIC
@@ -179,7 +179,7 @@ def _shrunk_rows(
     start: int,
     stop: int,
 ) -> np.ndarray:
-    """Rows of a picture shrunk by area averaging, a band of the file's at a time.
+    """Rows of a picture shrunk by area averaging, a strip of the file at a time.
 
     Inputs
         rows: (start, stop) -> (stop - start, w, c) of the file, upright
@@ -190,38 +190,38 @@ def _shrunk_rows(
     """
     begin, end = start * file_size[0] // size[0], ceil(stop * file_size[0] / size[0])
     means = dtype = None
-    for first, band in _bands(rows, file_size[1], rows_at_once, begin, end):
+    for first, strip in _strips(rows, file_size[1], rows_at_once, begin, end):
         if means is None:
-            dtype, means = band.dtype, np.zeros((stop - start, size[1] * band.shape[2]), np.float32)
-        n_rows = len(band)
-        band = cv2.resize(band.astype(np.float32), (size[1], n_rows), interpolation=cv2.INTER_AREA)
+            dtype, means = strip.dtype, np.zeros((stop - start, size[1] * strip.shape[2]), np.float32)
+        n_rows = len(strip)
+        strip = cv2.resize(strip.astype(np.float32), (size[1], n_rows), interpolation=cv2.INTER_AREA)
         low, weights = _area_weights(file_size[0], size[0], first, first + n_rows)
         skip, keep = max(start - low, 0), min(low + weights.shape[0], stop) - low
-        means[low + skip - start : low + keep - start] += weights[skip:keep] @ band.reshape(n_rows, -1)
+        means[low + skip - start : low + keep - start] += weights[skip:keep] @ strip.reshape(n_rows, -1)
     return np.rint(means, out=means).astype(dtype).reshape(stop - start, size[1], -1)
 
 
-def _bands(
+def _strips(
     rows: Callable[[int, int], np.ndarray], width: int, rows_at_once: int, first: int, last: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows first to last by bands of few values, read as many at once as cost least: (its first row, (n, w, c))."""
+    """Rows first..last-1 in strips of few values, read as many at once as cost least: (first row, (n_rows, w, c))."""
     few = ceil(_VALUES_AT_ONCE / width)
     n_rows = rows_at_once * ceil(few / rows_at_once)
     while first < last:
         end = min((first // n_rows + 1) * n_rows, last)
-        band = rows(first, end)
-        for skip in range(0, len(band), few):
-            yield first + skip, band[skip : skip + few]
+        strip = rows(first, end)
+        for skip in range(0, len(strip), few):
+            yield first + skip, strip[skip : skip + few]
         first = end
 
 
 def _area_weights(n: int, n_means: int, first: int, end: int) -> tuple[int, csr_array]:
-    """What rows first to end, of n, add to the means of n_means equal parts of all rows.
+    """The weights of rows first..end-1, of n, in the means of n_means equal parts of all rows.
 
     Outputs
         the first part that they touch; (parts that they touch, end - first) weights
     """
-    # in units of 1 / n_means rows, all ends are whole numbers: part i is [i n, (i + 1) n)
+    # in units of 1 / n_means rows, all ends are integers: part i is [i n, (i + 1) n)
     begins = np.arange(first, end) * n_means
     part = begins // n
     inside = np.minimum(n_means, (part + 1) * n - begins)

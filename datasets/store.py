@@ -1,4 +1,4 @@
-"""The levels of a signal, in memory or in files that are mapped and kept: read once, by ranges of rows."""
+"""The levels of a signal, read once by ranges of rows and kept in memory or in mapped files."""
 
 import hashlib
 import json
@@ -17,7 +17,8 @@ from datasets.sources import Source
 from utils.checkpoint import write_aside
 from utils.errors import InputError
 from utils.pyramid import downsample, level_size
-from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, map_raster, new_raster, raster_bytes, row_ranges, whole
+from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, map_raster, new_raster, raster_bytes
+from utils.windows import row_ranges, whole
 
 _FORMAT = 1
 _HEADER = "levels.json"
@@ -27,7 +28,7 @@ _HEADER = "levels.json"
 class Store:
     """
     levels: the signal and its coarser levels, the finest first
-    crc32: of the signal's numbers
+    crc32: of the signal's integers
     """
 
     levels: list[Raster]
@@ -35,30 +36,30 @@ class Store:
 
 
 def store_bytes(source: Source, n_scales: int) -> int:
-    """That the levels take, in memory or on the disk."""
+    """Bytes that the levels take, in memory or on the disk."""
     finer = raster_bytes(source.n_channels, source.size, _type(source))
     coarser = (level_size(source.size, level) for level in range(1, n_scales))
     return finer + sum(raster_bytes(source.n_channels, size, COMPUTED) for size in coarser)
 
 
 def value_bytes(source: Source) -> int:
-    """That a value of the finest level takes."""
+    """Bytes that a value of the finest level takes."""
     return _type(source).itemsize
 
 
 def read_levels(source: Source, n_scales: int) -> Store:
-    """The levels in memory."""
+    """Read the levels into memory."""
     return _fill(source, n_scales, None)
 
 
 def write_levels(source: Source, n_scales: int, folder: Path) -> None:
-    """Write the levels to files of a folder, unless those of an earlier call are there and the signal's file has not
-    changed since.
+    """Write the levels to files in a folder, unless an earlier call wrote them and the signal's file has not changed
+    since.
 
     Inputs
-        folder: where the levels of all signals are kept; anybody may delete what is in it
+        folder: where the levels of all signals are kept; its contents may be deleted
     Errors
-        InputError where the disk has no room
+        InputError if the disk has no room
     """
     place = folder / _key(source, n_scales)
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def write_levels(source: Source, n_scales: int, folder: Path) -> None:
         if missing > free:
             raise InputError(
                 f"{folder} has {free / 2**30:.1f} GiB free, and the levels of {source.path} take "
-                f"{missing / 2**30:.1f} GiB: a larger --max_memory keeps them in memory, a smaller --input_size works"
+                f"{missing / 2**30:.1f} GiB; use a larger --max_memory, which holds them, or a smaller --input_size"
             )
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
@@ -78,7 +79,7 @@ def write_levels(source: Source, n_scales: int, folder: Path) -> None:
 
 
 def map_levels(source: Source, n_scales: int, folder: Path) -> Store:
-    """What `write_levels` has written, to read."""
+    """The levels that `write_levels` has written, read-only."""
     place = folder / _key(source, n_scales)
     levels = [map_raster(_path(place, level), unit) for level, unit in enumerate(_units(source, n_scales))]
     return Store(levels, json.loads((place / _HEADER).read_text())["crc32"])
@@ -122,7 +123,7 @@ def _path(place: Path, level: int) -> Path:
 
 
 def _key(source: Source, n_scales: int) -> str:
-    """Of a file as it is now, read at a size."""
+    """The name of the levels of a file as it is now, read at a size."""
     origin = source.path
     files = sorted(origin.rglob("*")) if origin.is_dir() else [origin]
     stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [os.stat(file)]]

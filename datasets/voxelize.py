@@ -1,4 +1,4 @@
-"""Meshes to occupancy by winding numbers: one ray a column, crossings counted with the orientation of their face.
+"""Meshes to occupancy by winding numbers: one ray a column, crossings counted with the orientation of their faces.
 
 Notation: a *column* is the line of voxels with the same (x, y); positions are in voxels, so voxel k of a column lies
 at z = k. The winding number of a point is the number of upward-facing faces above it less the downward-facing ones; a
@@ -22,14 +22,14 @@ from utils.frame import Frame
 
 _VOXELS_AT_ONCE = 2**25
 _CANDIDATES_AT_ONCE = 2**22
-_RESHOTS = 8
+_RECASTS = 8
 
 
 def load_mesh(path: str) -> trimesh.Trimesh:
-    """Any file that trimesh reads as one triangle mesh, in the file's own coordinates; scenes are joined.
+    """Load any file that trimesh reads as one triangle mesh, in the file's own coordinates; scenes are joined.
 
-    Identical vertices are merged and faces without area dropped; faces are turned to agree with their neighbours where
-    they do not, and to look outwards on the whole.
+    Identical vertices are merged, and faces that repeat one are dropped. Faces are turned to agree with their
+    neighbours, and to look outwards on the whole.
 
     Errors
         InputError for a file that is missing or holds no faces, vertices that are not finite, a mesh that is flat
@@ -38,17 +38,17 @@ def load_mesh(path: str) -> trimesh.Trimesh:
     try:
         mesh = trimesh.load_mesh(path, process=False)
     except Exception as error:  # trimesh's readers raise whatever their parsers do
-        raise InputError(f"{path} is no mesh that trimesh can read ({one_line(error)})") from error
+        raise InputError(f"{path} is not a mesh that trimesh can read ({one_line(error)})") from error
     if isinstance(mesh, trimesh.Scene):
         mesh = mesh.to_mesh()
     if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
-        raise InputError(f"{path} holds no faces: a triangle mesh works")
+        raise InputError(f"{path} holds no faces; use a triangle mesh")
     vertices = np.asarray(mesh.vertices)[mesh.faces.ravel()]
     if not np.isfinite(vertices).all():
-        raise InputError(f"{path} has vertices that are not finite")
+        raise InputError(f"{path} has vertices that are not finite; repair it")
     flat = np.ptp(vertices, axis=0) == 0
     if flat.any():
-        raise InputError(f"{path} has no extent along {'xyz'[int(flat.argmax())]}: a body works")
+        raise InputError(f"{path} has no extent along {'xyz'[int(flat.argmax())]}; use a body")
 
     vertices, index = np.unique(vertices, axis=0, return_inverse=True)
     faces = index.reshape(-1, 3)
@@ -71,7 +71,7 @@ def close_holes(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
         vertices: (n, 3)
         faces: (m, 3)
     Outputs
-        vertices and faces, those given first
+        vertices and faces, the given ones first
     """
     edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     forward = edges[:, 0] < edges[:, 1]
@@ -97,7 +97,7 @@ def voxelize(
 
     Inputs
         n_samples: of a voxel, an odd cube (1, 27, 125, ...), spread evenly over its volume; the majority decides
-        n_repeats: odd, at most 255; each repeat shoots along the next axis, and the majority decides
+        n_repeats: odd, at most 255; each repeat casts rays along the next axis, and the majority decides
     Outputs
         (n, n, ceil(n / 8)) uint8, axes [z, y, x], x packed eight voxels a byte, the first in the highest bit
     """
@@ -120,7 +120,7 @@ def voxelize(
 
 
 def _slabs(vertices: np.ndarray, faces: np.ndarray, n: int, per_axis: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Ranges of rows along y, and what is inside them: (z, rows, x) bool."""
+    """Ranges of rows along y, and which of their voxels are inside: (z, rows, x) bool."""
     triangles = _Triangles.of(vertices, faces)
     offsets = (np.arange(per_axis) + 0.5) / per_axis - 0.5
     n_rows = max(1, _VOXELS_AT_ONCE // n**2)
@@ -136,7 +136,7 @@ def _slabs(vertices: np.ndarray, faces: np.ndarray, n: int, per_axis: int) -> It
 
 
 def _winding(column: np.ndarray, z: np.ndarray, sign: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Winding numbers (z, rows, x) from the crossings; since columns close, what lies below counts the other way."""
+    """Winding numbers (z, rows, x) from the crossings; since columns close, those below count with the other sign."""
     steps = np.zeros((shape[0], shape[1] * shape[2]), np.int16)
     first_above = np.ceil(z).clip(0, shape[0]).astype(np.int64)
     met = first_above < shape[0]
@@ -172,11 +172,11 @@ class _Triangles:
 def _crossings_that_close(
     triangles: _Triangles, rows: slice, n: int, x_offset: float, y_offset: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Crossings of the columns of some rows; a column that rounding left open is shot again, moved by a hair."""
+    """Crossings of the columns of some rows; a column that rounding left open is cast again, moved by a hair."""
     n_columns = (rows.stop - rows.start) * n
     column, z, sign = _crossings(triangles, rows, n, x_offset, y_offset)
     generator = np.random.default_rng(0)
-    for _ in range(_RESHOTS):
+    for _ in range(_RECASTS):
         is_open = np.bincount(column, sign, minlength=n_columns) != 0
         if not is_open.any():
             break
@@ -195,8 +195,8 @@ def _crossings(
     """Where the columns of some rows cross the mesh.
 
     Outputs
-        (n_crossings,) each: index of the column in the rows; z; +1 for a face that looks up, -1 for one that looks
-        down
+        (n_crossings,) each: index of the column in the rows; z; +1 for a face that looks up, -1 for one that
+        looks down
     """
     low = np.ceil(triangles.corners[:, :, :2].min(axis=1) - (x_offset, y_offset)).astype(np.int64)
     high = np.floor(triangles.corners[:, :, :2].max(axis=1) - (x_offset, y_offset)).astype(np.int64)
@@ -226,11 +226,11 @@ def _crossings(
 
 
 def _cross(triangles: _Triangles, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the vertical line through (x, y) crosses a triangle each, and which way it looks (0: not at all).
+    """Where the vertical line through each (x, y) crosses its triangle, and which way that looks (0: it does not).
 
-    The side of an edge that a point lies on is computed the same way for both faces of the edge. A point on the edge is
-    moved by (eps, eps^2): so it belongs to one face only, and at a corner to one of all (Edelsbrunner and Muecke,
-    Simulation of Simplicity, ACM TOG 9, 1990).
+    The side of an edge that a point lies on is computed the same way for both faces of the edge. A point on the edge
+    counts as moved by (eps, eps^2), so it belongs to one face only, and at a corner to one of all (Edelsbrunner and
+    Muecke, Simulation of Simplicity, ACM TOG 9, 1990).
     """
     each = np.arange(len(x))[:, None]
     a, b = triangles.corners[each, triangles.low], triangles.corners[each, triangles.high]  # (n, 3, 3) of the edges

@@ -1,7 +1,8 @@
-"""Signals to files, a few rows at a time: memory follows the rows, not the picture or the volume.
+"""Write signals to files a few rows at a time, so that memory holds those rows and never the whole.
 
-Every file, or folder of a Zarr array, is written aside: it is complete when it appears, and an old one stays whole
-until then. *Rows* are consecutive parts of a picture from the top: (c, n_rows, w) float32 in [0, 1].
+A file (a folder, for Zarr) is complete when it appears; an old one stays whole until then.
+
+Notation: *rows* are consecutive parts of a picture from the top, (c, n_rows, w) float32 in [0, 1].
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,39 +19,39 @@ from utils.errors import InputError, size_text
 
 
 def check_picture_path(path: Path, n_channels: int, size: tuple[int, int], bits: int) -> None:
-    """InputError where a picture of this kind, of size (h, w), cannot be written to this path."""
+    """InputError if a picture of this kind, of size (h, w), cannot be written to this path."""
     format = _format_of(path)
     if bits > format.most_bits:
         raise InputError(
-            f"{path}: {format.name} holds {format.most_bits} bits a channel, not {bits}: add --bits "
+            f"{path}: {format.name} holds {format.most_bits} bits a channel, not {bits}; add --bits "
             f"{format.most_bits}, or write .png or .tif"
         )
     if n_channels == 4 and not format.has_alpha:
-        raise InputError(f"{path}: {format.name} holds no alpha: add --no_alpha, or write .png or .tif")
+        raise InputError(f"{path}: {format.name} holds no alpha; add --no_alpha, or write .png or .tif")
     if format.most_side is not None and max(size) > format.most_side:
         raise InputError(
-            f"{path}: {format.name} holds {format.most_side} pixels a side, not {size_text(size)}: write .png or .tif"
+            f"{path}: {format.name} holds {format.most_side} pixels a side, not {size_text(size)}; write .png or .tif"
         )
     if format.markers and path.exists() and not (path / format.markers[0]).is_file():
-        raise InputError(f"{path} exists and is no {format.name} array: choose another name")
+        raise InputError(f"{path} exists and is not a {format.name} array; choose another name")
     if not format.markers and path.is_dir():
-        raise InputError(f"{path} is a folder: choose another name")
+        raise InputError(f"{path} is a folder; choose another name")
 
 
 def _format_of(path: Path) -> Format:
-    """The format that the suffix stands for; InputError where none does."""
+    """The format of the suffix; InputError if there is none."""
     suffixes = {suffix: format for format in FORMATS for suffix in format.suffixes}
     if path.suffix.lower() not in suffixes:
-        raise InputError(f"{path}: suffix {path.suffix!r} is none of {', '.join(suffixes)}")
+        raise InputError(f"{path}: suffix {path.suffix!r} cannot be written; use one of {', '.join(suffixes)}")
     return suffixes[path.suffix.lower()]
 
 
 def write_rows(path: str | Path, rows: Iterable[Tensor], n_channels: int, size: tuple[int, int], bits: int) -> None:
-    """Write a picture in the format that the suffix stands for.
+    """Write a picture in the format of the suffix.
 
-    TIFF has tiles of 256 x 256 pixels, and 64-bit offsets where it needs them; a Zarr array (version 3) is a folder,
-    (h, w) or (h, w, c), in chunks of 512 x 512 pixels. Besides the rows, memory holds a row of tiles or chunks. PNG
-    and JPEG need room for the bare pixels on the disk meanwhile.
+    TIFF has tiles of 256 x 256 pixels, and 64-bit offsets if it needs them; a Zarr array (version 3) is a folder,
+    (h, w) or (h, w, c), in chunks of 512 x 512 pixels. Besides the rows, memory holds the tiles or chunks that lie side
+    by side. PNG and JPEG also need disk space for the uncompressed pixels while they are written.
 
     Inputs
         rows: of the picture, `h` in all
@@ -68,13 +69,13 @@ def write_rows(path: str | Path, rows: Iterable[Tensor], n_channels: int, size: 
 
 def _to_pixels(rows: Tensor, bits: int, dtype: np.dtype) -> np.ndarray:
     """(n_rows, w, c)"""
-    levels = rows.nan_to_num(0).mul_(2**bits - 1).add_(0.5).to(torch.int32).permute(1, 2, 0).numpy()
-    return levels.astype(dtype, order="C")
+    steps = rows.nan_to_num(0).mul_(2**bits - 1).add_(0.5).to(torch.int32).permute(1, 2, 0).numpy()
+    return steps.astype(dtype, order="C")
 
 
 @contextmanager
 def open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a .npy file: what this yields takes the next rows or planes of the array in C order, (n, *shape[1:]).
+    """Write a .npy file: the function that this yields takes the next rows of the array, (n_rows, *shape[1:]).
 
     Errors
         InputError for a file that cannot be written

@@ -14,7 +14,7 @@ SPACINGS = get_args(Spacing)
 
 
 def frequencies(n_freq: int, spacing: Spacing) -> tuple[float, ...]:
-    """Those of an encoding, in radians over half a block.
+    """The frequencies of an encoding, in radians over half a block.
 
     octaves    1, 2, 4, ... (Mildenhall et al., NeRF, 2020, eq. 4)
     harmonics  3, 6, 9, ...: a Fourier series; its period, 2 pi / 3, is a little more than a block, which is 2 long, so
@@ -24,8 +24,8 @@ def frequencies(n_freq: int, spacing: Spacing) -> tuple[float, ...]:
 
 
 def nested(frequencies: Sequence[float] | None, n_coarser: int) -> tuple[float, ...] | None:
-    """Those of a level whose encoding can tell what that of the next coarser level does: besides its own, half of each
-    of the coarser level's.
+    """The frequencies of a level whose encoding can express that of the next coarser level: besides its own, half of
+    each of the coarser level's.
 
     Inputs
         frequencies: of the coarsest level, and every level's own
@@ -48,7 +48,7 @@ def encode(coords: Tensor, frequencies: Sequence[float] | None) -> Tensor:
         coords: (n_points, d) in (-1, 1)
         frequencies: f, or None for the coordinates themselves
     Outputs
-        (n_points, n_in), n_in as `encoded_width` tells
+        (n_points, n_in), n_in from `encoded_width`
     """
     if frequencies is None:
         return coords
@@ -80,10 +80,10 @@ def restriction(
         return torch.eye(len(offset)) / 2, offset[None]
     along = directions(len(offset)) @ offset
     matrix = torch.zeros(2, len(frequencies), len(along), 2, len(coarse), len(along))
-    for column, frequency in enumerate(coarse):
-        row, (sin, cos) = frequencies.index(frequency / 2), ((frequency * along).sin(), (frequency * along).cos())
+    for place, frequency in enumerate(coarse):
+        half, (sin, cos) = frequencies.index(frequency / 2), ((frequency * along).sin(), (frequency * along).cos())
         for to, of, factor in ((0, 0, cos), (1, 0, sin), (0, 1, -sin), (1, 1, cos)):
-            matrix[to, row, :, of, column] = factor.diag()
+            matrix[to, half, :, of, place] = factor.diag()
     return matrix.flatten(3).flatten(0, 2), torch.zeros(1, matrix[0, 0, 0].numel())
 
 

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,33 +11,14 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # GPU kernels are then interpreted on the CPU
 
+from helpers import ASTRONAUT, SMALL_FIT, Outcome
+
 import preprocess_mesh
 import reconstruct
 import train
 from datasets.sources import read_picture
-from datasets.writers import write_rows
-from models.ops import fused_cpu, reference
-
-ROOT = Path(__file__).resolve().parent.parent
-ASTRONAUT = ROOT / "images" / "astronaut.png"
-
-BACKENDS = [pytest.param(module, id=module.__name__.rpartition(".")[2]) for module in (reference, fused_cpu)]
 
 torch.set_flush_denormal(True)
-
-
-def write_picture(path: Path, values: torch.Tensor, bits: int) -> None:
-    """`write_rows` of a picture that is at hand, (c, h, w) in [0, 1]."""
-    write_rows(path, [values], len(values), tuple(values.shape[1:]), bits)
-
-
-@dataclass
-class Outcome:
-    """status: of the process; out, error: what it printed"""
-
-    status: int | str
-    out: str
-    error: str
 
 
 @pytest.fixture
@@ -73,10 +53,3 @@ def small_run(tmp_path_factory) -> Path:
         patch.setattr(sys, "argv", ["train.py", *SMALL_FIT])
         train.cli()
     return folder / "ckpts" / "small"
-
-
-SMALL_FIT = [
-    *("--path", str(ASTRONAUT), "--input_size", "100", "75", "--patch_size", "16", "16", "--batch_size", "64"),
-    *("--n_scales", "3", "--use_pe", "--n_layers", "3", "--num_epochs", "60", "60", "200", "--val_freq", "40"),
-    *("--exp_name", "small", "--accelerator", "cpu"),
-]

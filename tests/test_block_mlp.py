@@ -1,68 +1,46 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from conftest import BACKENDS
+from helpers import BACKENDS, SHAPES, random_network, skip_what_no_kernel_does
 
-from models import block_mlp
-from models.block_mlp import BlockMLP, BlockNetwork, GaborMLP, init_blocks_
+from models import block_network
+from models.block_mlp import BlockMLP
+from models.block_network import init_blocks_
 from models.encoding import SPACINGS, encode, encoded_width, frequencies
-from models.ops import reference
+from models.gabor import GaborMLP
+from models.networks import make_network
+from models.shape import NetworkShape
 from utils.blocks import block_coords
 
-SHAPES = [
-    dict(n_in=16, n_out=3, n_layers=3, n_hidden=20, output="sine"),
-    dict(n_in=2, n_out=1, n_layers=4, n_hidden=20, output="sigmoid"),
-    dict(n_in=7, n_out=4, n_layers=2, n_hidden=20, output="sine"),
-    dict(n_in=210, n_out=1, n_layers=2, n_hidden=8, output="sine"),
-    dict(n_in=2, n_out=3, n_layers=4, n_hidden=8, output="linear", omega=30.0),
-    dict(n_in=24, n_out=3, n_layers=3, n_hidden=16, output="sine", centre=0.5),
-    dict(n_in=2, n_out=3, n_layers=4, n_hidden=8, output="gabor", omega=10.0),
-]
-GABOR = [SHAPES[-1], dict(n_in=3, n_out=1, n_layers=2, n_hidden=5, output="gabor", omega=5.0)]
-
-
-def make_network(n_blocks: int, shape: dict, seed: int = 0) -> BlockNetwork:
-    """Random everything: initial weights, and widths and amplitudes away from their initial values too."""
-    network = block_mlp.make_network(n_blocks, **shape)
-    init_blocks_(network, torch.arange(n_blocks), seed, level=0)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for a in getattr(network, "a", []):
-            a.copy_(0.1 + torch.rand(a.shape, generator=generator))
-        network.amplitude.copy_(torch.rand(network.amplitude.shape, generator=generator))
-    return network
-
-
-def skip_what_no_kernel_does(backend, shape: dict) -> None:
-    if shape["output"] == "gabor" and backend is not reference:
-        pytest.skip("the kernels have no Gabor filters")
+GABOR = [SHAPES[-1], replace(SHAPES[-1], n_in=3, n_out=1, n_layers=2, n_hidden=5, omega=5.0)]
 
 
 @pytest.mark.parametrize("shape", SHAPES[:-1])
 def test_batched_blocks_equal_separate_mlps(shape):
-    network = make_network(5, shape).double()
-    coords = torch.rand(63, shape["n_in"], dtype=torch.float64) * 2 - 1
+    network = random_network(5, shape).double()
+    coords = torch.rand(63, shape.n_in, dtype=torch.float64) * 2 - 1
     together = network(coords)
     for block in range(5):
         x = coords
-        for layer in range(shape["n_layers"]):
+        for layer in range(shape.n_layers):
             x = x @ network.weight[layer][block] + network.bias[layer][block]
-            if layer < shape["n_layers"] - 1:
-                if "omega" in shape:
+            if layer < shape.n_layers - 1:
+                if shape.activation == "sine":
                     x = torch.sin(30 * x)
                 else:
-                    x = torch.exp(-0.5 * (x / network.a[layer][block]) ** 2) - shape.get("centre", 0)
-        if shape["output"] == "sine":
+                    x = torch.exp(-0.5 * (x / network.a[layer][block]) ** 2) - shape.centre
+        if shape.output == "sine":
             x = network.amplitude[block] * torch.sin(network.a[-1][block] * x)
-        elif shape["output"] == "sigmoid":
+        elif shape.output == "sigmoid":
             x = 1 / (1 + torch.exp(-x))
         torch.testing.assert_close(together[block], x)
 
 
 def test_a_centre_changes_nothing_that_the_next_bias_cannot_make_up_for():
-    shape = dict(n_in=5, n_out=2, n_layers=3, n_hidden=7, output="sine")
-    plain, centred = (make_network(4, shape | dict(centre=centre)).double() for centre in (0.0, 0.5))
+    shape = NetworkShape(n_in=5, n_out=2, n_layers=3, n_hidden=7, output="sine")
+    plain, centred = (random_network(4, replace(shape, centre=centre)).double() for centre in (0.0, 0.5))
     with torch.no_grad():
         for bias, weight in zip(centred.bias[1:], centred.weight[1:], strict=True):
             bias += 0.5 * weight.sum(1, keepdim=True)
@@ -80,7 +58,7 @@ def gabor_features(network: GaborMLP, block: int, point: torch.Tensor) -> list[t
         distance = (point - mu).norm()
         return torch.exp(-gamma.abs() / 2 * distance**2) * torch.sin(omega.dot(point) + phi)
 
-    units = range(network.shape["n_hidden"])
+    units = range(network.shape.n_hidden)
     features = [torch.cat([g(0, unit) for unit in units])]
     for i, (weight, bias) in enumerate(zip(network.weight, network.bias, strict=True)):
         after = features[-1] @ weight[block] + bias[block][0]
@@ -89,8 +67,8 @@ def gabor_features(network: GaborMLP, block: int, point: torch.Tensor) -> list[t
     return features
 
 
-def random_gabor(shape: dict, n_blocks: int = 3) -> GaborMLP:
-    network = make_network(n_blocks, shape).double()
+def random_gabor(shape: NetworkShape, n_blocks: int = 3) -> GaborMLP:
+    network = random_network(n_blocks, shape).double()
     with torch.no_grad():
         for gamma in network.gamma:
             gamma[:, :, ::2] *= -1
@@ -100,9 +78,9 @@ def random_gabor(shape: dict, n_blocks: int = 3) -> GaborMLP:
 @pytest.mark.parametrize("shape", GABOR)
 def test_gabor_filters_are_those_of_the_paper(shape):
     network = random_gabor(shape)
-    coords = torch.rand(7, shape["n_in"], dtype=torch.float64) * 2 - 1
+    coords = torch.rand(7, shape.n_in, dtype=torch.float64) * 2 - 1
     together = network(coords)
-    assert len(network.omega) == len(network.weight) == shape["n_layers"] - 1
+    assert len(network.omega) == len(network.weight) == shape.n_layers - 1
     for block in range(3):
         for point, values in zip(coords, together[block], strict=True):
             torch.testing.assert_close(values, gabor_features(network, block, point)[-1])
@@ -111,7 +89,7 @@ def test_gabor_filters_are_those_of_the_paper(shape):
 @pytest.mark.parametrize("shape", GABOR)
 def test_the_gradients_of_gabor_filters_are_those_of_differences(shape):
     network = random_gabor(shape, n_blocks=2)
-    coords = torch.rand(3, shape["n_in"], dtype=torch.float64) * 2 - 1
+    coords = torch.rand(3, shape.n_in, dtype=torch.float64) * 2 - 1
     names, parameters = zip(*network.named_parameters(), strict=True)
 
     def predict(*values: torch.Tensor) -> torch.Tensor:
@@ -122,7 +100,7 @@ def test_the_gradients_of_gabor_filters_are_those_of_differences(shape):
 
 @pytest.mark.parametrize("shape", GABOR)
 def test_restricted_networks_give_at_x_what_their_parents_give_at_half_of_it_past_the_offset(shape):
-    parents, d = random_gabor(shape), shape["n_in"]
+    parents, d = random_gabor(shape), shape.n_in
     before = {name: tensor.clone() for name, tensor in parents.state_dict().items()}
     offset = torch.rand(3, d, dtype=torch.float64) - 0.5
     children = parents.restricted(offset)
@@ -138,15 +116,15 @@ def test_restricted_networks_give_at_x_what_their_parents_give_at_half_of_it_pas
 
 @pytest.mark.parametrize("extreme", [-1.0, 1 - 2**-23])
 def test_initial_filters_are_numbers_whatever_is_drawn(monkeypatch, extreme):
-    monkeypatch.setattr(block_mlp, "block_uniform", lambda *key: torch.full((1, key[-1]), extreme))
-    network = GaborMLP(1, **GABOR[0])
+    monkeypatch.setattr(block_network, "block_uniform", lambda *key: torch.full((1, key[-1]), extreme))
+    network = GaborMLP(1, GABOR[0])
     init_blocks_(network, torch.arange(1), seed=0, level=0)
     assert network.is_finite().all()
     assert network(block_coords((4, 4))).isfinite().all()
 
 
 def test_initial_filters_spread_as_the_paper_says():
-    network = GaborMLP(20_000, **GABOR[0])
+    network = GaborMLP(20_000, GABOR[0])
     init_blocks_(network, torch.arange(20_000), seed=0, level=0)
     for omega, phi, mu, gamma in zip(network.omega, network.phi, network.mu, network.gamma, strict=True):
         assert gamma.min() > 0
@@ -162,16 +140,38 @@ def test_initial_filters_spread_as_the_paper_says():
 
 @pytest.mark.parametrize(
     "wrong",
-    [dict(n_layers=1), dict(omega=None), dict(omega=10), dict(omega=math.inf), dict(n_hidden=2.5), dict(frobnicate=1)],
+    [
+        dict(n_layers=1),
+        dict(omega=None),
+        dict(omega=10),
+        dict(omega=math.inf),
+        dict(n_hidden=2.5),
+        dict(n_out=True),
+        dict(frobnicate=1),
+        dict(kind="mlp"),
+        dict(activation="gaussian"),
+        dict(output="sine"),
+    ],
 )
-def test_what_is_no_shape_of_gabor_filters_is_refused(wrong):
+def test_what_no_network_has_is_refused(wrong):
     with pytest.raises((TypeError, ValueError)):
-        block_mlp.make_network(0, **(GABOR[0] | wrong))
+        replace(GABOR[0], **wrong)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_comes_back_from_its_record(shape):
+    record = shape.record()
+    assert NetworkShape.from_record(record) == shape
+    with pytest.raises((TypeError, ValueError)):
+        NetworkShape.from_record(record | {"output": "cosine"})
+    if shape.kind == "mlp" and not shape.centre:
+        del record["centre"]  # as it was spelled before centres existed
+        assert NetworkShape.from_record(record) == shape
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rows_are_selected_written_silenced_and_checked_for_numbers(shape):
-    network, coords = make_network(6, shape), torch.rand(16, shape["n_in"])
+    network, coords = random_network(6, shape), torch.rand(16, shape.n_in)
     before = network(coords).detach()
     rows = torch.tensor([4, 1])
     part = network.select(rows)
@@ -191,14 +191,14 @@ def test_rows_are_selected_written_silenced_and_checked_for_numbers(shape):
 
 
 def test_parameter_count_of_the_default_image_network():
-    shape = dict(n_in=encoded_width(2, frequencies(4, "octaves")), n_out=3, n_layers=3, n_hidden=20)
-    residual, signal = BlockMLP(7, **shape, output="sine"), BlockMLP(7, **shape, output="sigmoid")
+    signal = NetworkShape(n_in=encoded_width(2, frequencies(4, "octaves")), n_out=3, n_layers=3, n_hidden=20)
+    residual, signal = BlockMLP(7, replace(signal, output="sine")), BlockMLP(7, signal)
     assert residual.n_parameters == 7 * 826
     assert signal.n_parameters == 7 * 825, "a sigmoid has no width"
 
 
 def test_initial_weights_fill_the_interval_that_the_fan_in_sets():
-    network = BlockMLP(300, **SHAPES[0])
+    network = BlockMLP(300, SHAPES[0])
     init_blocks_(network, torch.arange(300), seed=0, level=0)
     for weight, bias in zip(network.weight, network.bias, strict=True):
         bound = 1 / math.sqrt(weight.shape[1])
@@ -209,7 +209,7 @@ def test_initial_weights_fill_the_interval_that_the_fan_in_sets():
 
 def test_initial_weights_of_sines_keep_the_spread_of_their_layers():
     """Before each sine but the first lies about a normal distribution of standard deviation 1 (SIREN, theorem 1.8)."""
-    network = BlockMLP(50, n_in=2, n_out=3, n_layers=4, n_hidden=60, output="linear", omega=150.0)
+    network = BlockMLP(50, NetworkShape(2, 3, n_layers=4, n_hidden=60, activation="sine", output="linear", omega=150.0))
     init_blocks_(network, torch.arange(50), seed=0, level=0)
     assert network.n_parameters == 50 * (180 + 2 * 3660 + 183), "no widths"
     x = block_coords((32, 32)) @ network.weight[0] + network.bias[0]
@@ -220,10 +220,10 @@ def test_initial_weights_of_sines_keep_the_spread_of_their_layers():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_initial_weights_belong_to_the_place_in_the_grid(shape):
-    every = block_mlp.make_network(50, **shape)
+    every = make_network(50, shape)
     init_blocks_(every, torch.arange(50), seed=3, level=1)
     some = torch.tensor([2, 3, 17, 49])
-    few = block_mlp.make_network(4, **shape)
+    few = make_network(4, shape)
     init_blocks_(few, some, seed=3, level=1)
     for whole, part in zip(every.parameters(), few.parameters(), strict=True):
         assert torch.equal(whole[some], part)
@@ -234,19 +234,19 @@ def test_initial_weights_belong_to_the_place_in_the_grid(shape):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_prediction_has_the_same_bits_whichever_blocks_are_computed_with_it(backend, shape, n_points):
     skip_what_no_kernel_does(backend, shape)
-    network = make_network(9, shape)
-    coords = torch.rand(n_points, shape["n_in"])
+    network = random_network(9, shape)
+    coords = torch.rand(n_points, shape.n_in)
     together = backend.predict(network, slice(None), coords)
-    assert together.shape == (9, n_points, shape["n_out"])
+    assert together.shape == (9, n_points, shape.n_out)
     for rows in ([4], [0, 8], [8, 3, 5]):
         assert torch.equal(backend.predict(network, torch.tensor(rows), coords), together[rows])
     torch.testing.assert_close(together, network(coords))
     nothing = backend.predict(network, torch.tensor([], dtype=torch.long), coords)
-    assert nothing.shape == (0, n_points, shape["n_out"])
+    assert nothing.shape == (0, n_points, shape.n_out)
 
 
 def test_selecting_by_slice_shares_memory_and_by_index_copies():
-    network = make_network(6, SHAPES[0])
+    network = random_network(6, SHAPES[0])
     before = network.weight[0].detach().clone()
     network.select(torch.tensor([1, 2])).weight[0].data.zero_()
     assert torch.equal(network.weight[0], before)

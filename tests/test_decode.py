@@ -6,12 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ASTRONAUT, ROOT
+from helpers import ASTRONAUT, ROOT
 
 from datasets.sources import read_picture
-from models.block_mlp import BlockMLP, init_blocks_
-from models.miner import MINER, Level
+from models.block_network import init_blocks_
+from models.level import Level
+from models.miner import MINER
+from models.networks import make_network
 from models.ops import reference
+from models.shape import NetworkShape
 from utils.checkpoint import load_level, save_level
 from utils.errors import InputError
 from utils.figures import LEVEL_COLOURS
@@ -29,7 +32,8 @@ def model() -> MINER:
         n_grid = -(-length[0] // 8) * -(-length[1] // 8)
         active = torch.ones(n_grid, dtype=torch.bool) if index == 2 else torch.arange(n_grid) % 2 == 0
         output = "sigmoid" if index == 2 else "sine"
-        network = BlockMLP(int(active.sum()), n_in=16, n_out=3, n_layers=3, n_hidden=20, output=output, a=0.5)
+        shape = NetworkShape(n_in=16, n_out=3, n_layers=3, n_hidden=20, output=output)
+        network = make_network(int(active.sum()), shape, a=0.5)
         init_blocks_(network, active.nonzero().squeeze(1), seed=5, level=index)
         levels[index] = Level(length, patch_size, (1.0, 2.0, 4.0, 8.0), index < 2, active, network)
     return MINER(levels, n_scales=3, n_channels=3, size=size)
@@ -48,7 +52,7 @@ def test_decode_of_a_crop_equals_the_crop_of_the_decode(model, level, scale):
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_windows_join_to_the_whole_to_the_bit(model, level, scale):
+def test_windows_join_to_the_whole_bit_for_bit(model, level, scale):
     height, width = model.levels[level].size
     for crop, most in [
         (None, 700),
@@ -132,7 +136,7 @@ def test_inactive_blocks_keep_the_upsampled_value(model):
 
 @pytest.mark.parametrize("crop", [((0, 0), (0, 5)), ((-1, 5), (0, 5)), ((0, 46), (0, 5)), ((5, 4), (0, 5)), ((0, 5),)])
 def test_a_crop_outside_is_refused(model, crop):
-    with pytest.raises(InputError, match="not inside level 0"):
+    with pytest.raises(InputError, match="must lie inside level 0"):
         model.decode(crop=crop)
 
 
@@ -166,7 +170,7 @@ def test_a_run_without_its_finest_level_decodes_the_others(small_run, tmp_path):
     model = MINER.load(tmp_path)
     assert model.finest == 1
     assert torch.equal(model.decode(1), MINER.load(small_run).decode(1))
-    with pytest.raises(InputError, match="level 0 is not there: levels 1 to 2 are"):
+    with pytest.raises(InputError, match="level 0: the fit has levels 1 to 2"):
         model.decode(0)
     (tmp_path / "l2.ckpt").unlink()
     with pytest.raises(InputError, match=r"lacks l2\.ckpt"):
@@ -182,7 +186,7 @@ def test_damaged_and_foreign_checkpoints_are_named(small_run, tmp_path):
         with pytest.raises(InputError, match=r"l2\.ckpt is damaged"):
             MINER.load(tmp_path)
     torch.save({"weights": 1}, tmp_path / "l2.ckpt")
-    with pytest.raises(InputError, match=r"l2\.ckpt is no checkpoint of a level"):
+    with pytest.raises(InputError, match=r"l2\.ckpt is not a checkpoint of a level"):
         MINER.load(tmp_path)
     torch.save(load_level(small_run / "l2.ckpt") | {"version": 99}, tmp_path / "l2.ckpt")
     with pytest.raises(InputError, match="format version 99"):
@@ -210,7 +214,7 @@ def test_checkpoints_that_do_not_fit_together_are_named(small_run, tmp_path, spo
     record = load_level(small_run / "l2.ckpt")
     spoil(record)
     torch.save(record, tmp_path / "l2.ckpt")
-    with pytest.raises(InputError, match=r"l2\.ckpt does not fit together"):
+    with pytest.raises(InputError, match=r"l2\.ckpt is not consistent"):
         MINER.load(tmp_path)
 
 
@@ -222,7 +226,7 @@ def test_a_flipped_byte_is_noticed(small_run, tmp_path):
         MINER.load(tmp_path)
 
 
-def test_levels_of_different_runs_are_told_apart(small_run, tmp_path):
+def test_levels_of_different_runs_are_refused(small_run, tmp_path):
     for level in (0, 1, 2):
         (tmp_path / f"l{level}.ckpt").write_bytes((small_run / f"l{level}.ckpt").read_bytes())
     record = load_level(tmp_path / "l0.ckpt")
@@ -286,19 +290,22 @@ def test_what_reconstruct_writes_and_prints_does_not_depend_on_the_windows(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--out writes a file, --original compares"),
-        (["--out", "x.gif"], "suffix '.gif' is none of"),
+        ([], "use --out to write a file, --original to compare"),
+        (["--out", "x.gif"], "suffix '.gif' cannot be written; use one of .png"),
         (["--out", "x.jpg", "--bits", "16"], "JPEG holds 8 bits"),
-        (["--out", "x.png", "--level", "7"], "--level 7: levels 0 to 2 are there"),
+        (["--out", "x.png", "--level", "7"], "--level 7: the fit has levels 0 to 2"),
         (
             ["--out", "x.png", "--crop", "90", "0", "20", "20"],
-            "--crop 90 0 20 20: X Y W H is not inside the level, which is 100x75",
+            "--crop 90 0 20 20: X Y W H must lie inside the level, which is 100x75",
         ),
-        (["--out", "x.png", "--scale", "0"], "--scale 0: 1 to 128 works"),
-        (["--out", "x.png", "--original", str(ASTRONAUT), "--scale", "2"], "--original works with --scale 1"),
+        (["--out", "x.png", "--scale", "0"], "--scale 0: must be between 1 and 128"),
+        (
+            ["--out", "x.png", "--original", str(ASTRONAUT), "--scale", "2"],
+            "--scale 2: has no original to compare with; use --scale 1",
+        ),
         (["--original", "nowhere.png"], "nowhere.png: no such file"),
-        (["--original", str(ROOT / "images" / "pluto.png")], "has 1 channels, the fit 3"),
-        (["--out", "x.png", "--crop", "1", "2"], "--crop 1 2: it takes X Y W H"),
+        (["--original", str(ROOT / "images" / "pluto.png")], "is 1-channel, and the fit 3-channel"),
+        (["--out", "x.png", "--crop", "1", "2"], "--crop 1 2: must be X Y W H"),
         (["--out", "x.png", "--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
 )

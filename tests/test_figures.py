@@ -116,7 +116,7 @@ def test_slices_point_up():
     assert slice_picture(volume, 2, 2).nonzero().tolist() == [[0, 2, 4]], "across x: z points up"
 
 
-def test_error_slices_show_the_worst_slice_and_tell_both_errors_apart():
+def test_error_slices_show_the_worst_slice_and_distinguish_both_errors():
     truth = torch.zeros(1, 4, 5, 6)
     truth[0, :, 1:4, 1:5] = 1
     field = truth.clone()

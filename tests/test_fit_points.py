@@ -1,25 +1,24 @@
 """Blocks never see each other: what follows from that is exact, and each consequence is a test.
 
-Exact to the bit, but for a few widths (6, 9, 10, ...): there the matrix library rounds by where a matrix lies.
+Exact bit for bit, but for a few widths (6, 9, 10, ...): there the matrix library rounds by where a matrix lies.
 """
 
 from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import BACKENDS
-from test_block_mlp import SHAPES, make_network, skip_what_no_kernel_does
+from helpers import BACKENDS, SHAPES, random_network, skip_what_no_kernel_does
 
 from models.ops import reference
-from models.ops.adam import make_optimizer
-from utils.pruning import select_blocks, set_step
+from models.ops.optimizers import make_optimizer, select_blocks, set_step
+from models.shape import NetworkShape
 from utils.rng import point_order
 
 N_POINTS, BATCH_SIZE = 112, 48  # two full batches and a short one
 LR = torch.tensor([3e-2, 1e-2, 3e-3, 1e-3])
 
 
-@pytest.fixture(params=SHAPES, ids=lambda shape: f"{shape['n_layers']} layers, {shape['output']}")
+@pytest.fixture(params=SHAPES, ids=str)
 def shape(request):
     return request.param
 
@@ -37,9 +36,9 @@ def fit(request) -> Callable:
 
 def problem(shape: dict, n_blocks: int = 7):
     generator = torch.Generator().manual_seed(1)
-    coords = torch.rand(N_POINTS, shape["n_in"], generator=generator) * 2 - 1
-    target = torch.rand(n_blocks, N_POINTS, shape["n_out"], generator=generator) - 0.5
-    network = make_network(n_blocks, shape)
+    coords = torch.rand(N_POINTS, shape.n_in, generator=generator) * 2 - 1
+    target = torch.rand(n_blocks, N_POINTS, shape.n_out, generator=generator) - 0.5
+    network = random_network(n_blocks, shape)
     return network, make_optimizer(network, lr=1e-3), coords, target
 
 
@@ -78,7 +77,7 @@ def test_a_range_at_a_time_equals_all_at_once(fit, shape):
 
 
 def test_awkward_widths_agree_to_rounding(fit):
-    shape = dict(n_in=16, n_out=3, n_layers=4, n_hidden=9, output="sine")
+    shape = NetworkShape(n_in=16, n_out=3, n_layers=4, n_hidden=9, output="sine")
     whole, whole_optimizer, coords, target = problem(shape)
     fit(whole, whole_optimizer, coords, target, range(1))
     rows = slice(3, 7)

@@ -9,7 +9,7 @@ import PIL.ImageOps
 import pytest
 import tifffile
 import torch
-from conftest import write_picture
+from helpers import write_picture
 
 from datasets import formats, writers
 from datasets.formats import FORMATS
@@ -115,7 +115,7 @@ def test_shrinking_takes_the_mean_of_the_pixels(tmp_path):
         ("short.tif", b"II*\0", "is not a readable TIFF"),
     ],
 )
-def test_what_is_no_picture_is_named(tmp_path, name, content, message):
+def test_what_is_not_a_picture_is_named(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as error:
@@ -133,14 +133,14 @@ def test_a_truncated_picture_is_refused(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int32, np.uint32])
-def test_other_numbers_are_refused_with_what_works(tmp_path, dtype):
+def test_other_numbers_are_refused_with_a_remedy(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "numbers.tif", RGB.astype(dtype), photometric="rgb")
     with pytest.raises(InputError, match=f"{np.dtype(dtype)} values.*8 or 16 bits"):
         read_picture(tmp_path / "numbers.tif")
 
 
 @pytest.mark.parametrize("bits", [4, 12])
-def test_depths_between_are_refused_with_what_works(tmp_path, bits):
+def test_depths_between_are_refused_with_a_remedy(tmp_path, bits):
     dtype = np.uint8 if bits == 4 else np.uint16
     tifffile.imwrite(tmp_path / "between.tif", (RGB[..., 0] >> 4).astype(dtype), bitspersample=bits)
     with pytest.raises(InputError, match=rf"{bits} bits a channel.*8 or 16 bits"):
@@ -160,7 +160,7 @@ def test_jpeg_in_tiff_and_premultiplied_alpha(tmp_path):
     )
 
 
-def test_hdr_is_refused_with_what_works(tmp_path):
+def test_hdr_is_refused_with_a_remedy(tmp_path):
     import cv2
 
     cv2.imwrite(str(tmp_path / "light.hdr"), RGB.astype(np.float32))

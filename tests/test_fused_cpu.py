@@ -6,28 +6,14 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
-from test_block_mlp import make_network
+from helpers import KERNEL_CASES, KERNEL_OPTIMIZERS, ROOT, kernel_problem, random_network, worst_error
 
 from models.ops import choose_backend, fused_cpu, reference
-from models.ops.adam import make_optimizer
+from models.ops.optimizers import make_optimizer, select_blocks
+from models.shape import NetworkShape
 from utils.errors import InputError
-from utils.pruning import select_blocks
 from utils.rng import point_order
 
-CASES = [  # points, points a batch, blocks, network
-    (112, 48, 7, dict(n_in=16, n_out=3, n_layers=3, n_hidden=20, output="sine")),
-    (1024, 256, 2, dict(n_in=16, n_out=3, n_layers=3, n_hidden=20, output="sigmoid")),
-    (1000, 1000, 9, dict(n_in=2, n_out=1, n_layers=4, n_hidden=9, output="sine")),  # more points than a tile has
-    (63, 17, 1, dict(n_in=16, n_out=4, n_layers=2, n_hidden=6, output="sine")),
-    (27, 27, 11, dict(n_in=210, n_out=1, n_layers=2, n_hidden=8, output="sine")),
-    (27, 5, 3, dict(n_in=3, n_out=2, n_layers=5, n_hidden=1, output="sigmoid")),
-    (300, 299, 3, dict(n_in=21, n_out=3, n_layers=3, n_hidden=67, output="sine")),  # the last batch has one point
-    (112, 48, 5, dict(n_in=2, n_out=3, n_layers=4, n_hidden=9, output="linear", omega=30.0)),
-    (100, 30, 3, dict(n_in=2, n_out=1, n_layers=3, n_hidden=20, output="sine", omega=5.5)),
-    (150, 64, 4, dict(n_in=24, n_out=3, n_layers=4, n_hidden=18, output="sine", centre=0.5)),
-    (16, 16, 1000, dict(n_in=2, n_out=1, n_layers=2, n_hidden=7, output="sigmoid")),
-]
 N_EPOCHS = 5
 
 
@@ -40,18 +26,8 @@ def poisoned():
     torch.use_deterministic_algorithms(False)
 
 
-def problem(case):
-    n_points, _, n_blocks, shape = case
-    generator = torch.Generator().manual_seed(5)
-    coords = torch.rand(n_points, shape["n_in"], generator=generator) * 2 - 1
-    target = torch.rand(n_blocks, n_points, shape["n_out"], generator=generator)
-    if shape["output"] == "sine":
-        target -= 0.5
-    return make_network(n_blocks, shape), coords, target
-
-
 def fit(backend, case, n_epochs, double=False, **optimizer):
-    network, coords, target = problem(case)
+    network, coords, target = kernel_problem(case)
     order = point_order(2, 1, range(n_epochs), len(coords))
     lr = torch.linspace(3e-2, 1e-2, n_epochs)
     if double:
@@ -61,15 +37,7 @@ def fit(backend, case, n_epochs, double=False, **optimizer):
     return network, optimizer, losses
 
 
-def error(values: torch.Tensor, truth: torch.Tensor) -> float:
-    """The largest deviation in a block, relative to the block's largest value: the worst block's."""
-    if len(truth) == 0:
-        return 0.0
-    values, truth = values.detach().double().flatten(1), truth.detach().flatten(1)
-    return ((values - truth).abs().amax(1) / truth.abs().amax(1).clamp(min=1e-12)).max().item()
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", KERNEL_CASES, ids=str)
 def test_every_gradient_is_that_of_the_definition(case):
     """After one step the first moment is a tenth of the gradient.
 
@@ -79,7 +47,7 @@ def test_every_gradient_is_that_of_the_definition(case):
     truth, true_optimizer, true_losses = fit(reference, case, 1, double=True)
     plain, plain_optimizer, _ = fit(reference, case, 1)
     network, optimizer, losses = fit(fused_cpu, case, 1)
-    assert error(losses.T, true_losses.T) < 1e-5
+    assert worst_error(losses.T, true_losses.T) < 1e-5
     for (name, expected), other, actual in zip(
         truth.named_parameters(), plain.parameters(), network.parameters(), strict=True
     ):
@@ -89,10 +57,10 @@ def test_every_gradient_is_that_of_the_definition(case):
                 for part, tensor in ((optimizer, actual), (plain_optimizer, other), (true_optimizer, expected))
             )
             fused_moment, plain_moment, true_moment = moments
-            assert error(fused_moment, true_moment) < 5 * error(plain_moment, true_moment) + 1e-6, name
+            assert worst_error(fused_moment, true_moment) < 5 * worst_error(plain_moment, true_moment) + 1e-6, name
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", KERNEL_CASES, ids=str)
 def test_many_steps_end_as_near_to_the_definition_as_the_reference_does(case):
     """Errors grow with the steps, in any float32 arithmetic: those of the reference are the measure."""
     truth, true_optimizer, _ = fit(reference, case, N_EPOCHS, double=True)
@@ -100,39 +68,30 @@ def test_many_steps_end_as_near_to_the_definition_as_the_reference_does(case):
     network, optimizer, losses = fit(fused_cpu, case, N_EPOCHS)
     assert losses.shape == (N_EPOCHS, case[2])
     for expected, other, actual in zip(truth.parameters(), plain.parameters(), network.parameters(), strict=True):
-        assert error(actual, expected) < 5 * error(other, expected) + 1e-6
+        assert worst_error(actual, expected) < 5 * worst_error(other, expected) + 1e-6
         state, plain_state = optimizer.state[actual], plain_optimizer.state[other]
         assert state["step"] == plain_state["step"] == N_EPOCHS * -(-case[0] // case[1])
         for moment in ("exp_avg", "exp_avg_sq"):
             true_moment = true_optimizer.state[expected][moment]
-            assert error(state[moment], true_moment) < 5 * error(plain_state[moment], true_moment) + 2e-6
+            assert worst_error(state[moment], true_moment) < 5 * worst_error(plain_state[moment], true_moment) + 2e-6
 
 
-OPTIMIZERS = [
-    dict(kind="adam"),
-    dict(betas=(0.8, 0.99)),
-    dict(kind="adam", betas=(0.0, 0.9)),
-    dict(kind="nradam", betas=(0.5, 0.999)),
-    dict(kind="nradam", betas=(0.6, 0.99)),
-]
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("optimizer", KERNEL_OPTIMIZERS, ids=str)
 def test_each_optimizer_is_that_of_the_definition(optimizer):
-    case, other_steps = CASES[0], fit(reference, CASES[0], N_EPOCHS)[0]
+    case, other_steps = KERNEL_CASES[0], fit(reference, KERNEL_CASES[0], N_EPOCHS)[0]
     truth, *_ = fit(reference, case, N_EPOCHS, double=True, **optimizer)
     plain, *_ = fit(reference, case, N_EPOCHS, **optimizer)
     network, *_ = fit(fused_cpu, case, N_EPOCHS, **optimizer)
     for expected, other, actual in zip(truth.parameters(), plain.parameters(), network.parameters(), strict=True):
-        assert error(actual, expected) < 5 * error(other, expected) + 1e-5
-    assert error(other_steps.weight[0], truth.weight[0]) > 1e-2, "it matters"
+        assert worst_error(actual, expected) < 5 * worst_error(other, expected) + 1e-5
+    assert worst_error(other_steps.weight[0], truth.weight[0]) > 1e-2, "it matters"
 
 
 def test_backends_may_be_changed_in_mid_run():
-    case = CASES[0]
+    case = KERNEL_CASES[0]
     truth, *_ = fit(reference, case, N_EPOCHS, double=True)
     plain, *_ = fit(reference, case, N_EPOCHS)
-    network, coords, target = problem(case)
+    network, coords, target = kernel_problem(case)
     optimizer = make_optimizer(network, 3e-2)
     order, lr = point_order(2, 1, range(N_EPOCHS), len(coords)), torch.linspace(3e-2, 1e-2, N_EPOCHS)
     for epoch in range(N_EPOCHS):
@@ -140,20 +99,20 @@ def test_backends_may_be_changed_in_mid_run():
         once = slice(epoch, epoch + 1)
         backend.fit_points(network, optimizer, coords, target, order[once], case[1], lr[once])
     for expected, other, actual in zip(truth.parameters(), plain.parameters(), network.parameters(), strict=True):
-        assert error(actual, expected) < 5 * error(other, expected) + 1e-6
+        assert worst_error(actual, expected) < 5 * worst_error(other, expected) + 1e-6
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", KERNEL_CASES, ids=str)
 def test_predictions_are_those_of_the_definition(case):
-    network, coords, _ = problem(case)
+    network, coords, _ = kernel_problem(case)
     expected = network.double()(coords.double())
-    assert error(fused_cpu.predict(network.float(), slice(None), coords), expected) < 1e-5
+    assert worst_error(fused_cpu.predict(network.float(), slice(None), coords), expected) < 1e-5
 
 
 def test_a_block_without_numbers_spoils_no_other():
-    case = CASES[0]
+    case = KERNEL_CASES[0]
     healthy, optimizer, losses = fit(fused_cpu, case, 2)
-    network, coords, target = problem(case)
+    network, coords, target = kernel_problem(case)
     with torch.no_grad():
         network.weight[1][3, 0, 0] = torch.nan
     sick_optimizer = make_optimizer(network, 3e-2)
@@ -172,7 +131,7 @@ def test_a_block_without_numbers_spoils_no_other():
 
 def test_the_number_of_threads_does_not_change_a_bit():
     threads = torch.get_num_threads()
-    case = (64, 16, 37, CASES[0][3])
+    case = (64, 16, 37, KERNEL_CASES[0][3])
     results = []
     for n_threads in (1, 2, 3, 8):
         torch.set_num_threads(n_threads)
@@ -184,8 +143,8 @@ def test_the_number_of_threads_does_not_change_a_bit():
 
 
 def test_large_phases_of_the_sine_are_taken_like_any_other():
-    shape = dict(n_in=2, n_out=1, n_layers=2, n_hidden=4, output="sine")
-    network = make_network(3, shape)
+    shape = NetworkShape(n_in=2, n_out=1, n_layers=2, n_hidden=4, output="sine")
+    network = random_network(3, shape)
     with torch.no_grad():
         network.bias[1][:, 0, 0] = torch.tensor([-900.0, 3000.0, 20000.0])
     coords = torch.rand(40, 2)
@@ -195,31 +154,34 @@ def test_large_phases_of_the_sine_are_taken_like_any_other():
 
 
 def test_without_the_compiler_auto_takes_the_reference_and_says_why(monkeypatch, capsys):
-    shape = dict(n_in=2, n_out=1, n_layers=2, n_hidden=5, output="sine")
-    fused_cpu.kernel.cache_clear()
+    shape = NetworkShape(n_in=2, n_out=1, n_layers=2, n_hidden=5, output="sine")
+    fused_cpu.prepare.cache_clear()
     monkeypatch.setattr(fused_cpu, "version", lambda _: (_ for _ in ()).throw(ImportError))
     assert choose_backend("auto", [shape], "cpu") is reference
     said = capsys.readouterr().err
     assert "ziglang" in said
     assert said.count("\n") == 1
-    with pytest.raises(InputError, match=r"--backend fused: .*ziglang.*--backend reference works"):
+    with pytest.raises(InputError, match=r"--backend fused: .*ziglang.*use --backend reference"):
         choose_backend("fused", [shape], "cpu")
     assert choose_backend("reference", [shape], "cpu") is reference
 
 
 def test_gabor_filters_are_left_to_the_reference():
-    shape = dict(n_in=2, n_out=3, n_layers=3, n_hidden=20, output="gabor", omega=10.0)
+    shape = NetworkShape(
+        n_in=2, n_out=3, n_layers=3, n_hidden=20, kind="filters", activation="gabor", output="linear", omega=10.0
+    )
     assert choose_backend("auto", [shape], "cpu") is reference
-    with pytest.raises(InputError, match="--backend fused: it has no Gabor filters; --backend reference works"):
+    with pytest.raises(InputError, match="--backend fused: it has no gabor activations; use --backend reference"):
         choose_backend("fused", [shape], "cpu")
 
 
 def test_two_processes_may_compile_one_kernel_at_once(tmp_path):
     program = """
 import torch
-from models.block_mlp import BlockMLP
+from models.networks import make_network
 from models.ops import fused_cpu
-network = BlockMLP(2, n_in=2, n_out=1, n_layers=2, n_hidden=3, output="sine")
+from models.shape import NetworkShape
+network = make_network(2, NetworkShape(2, 1, n_layers=2, n_hidden=3, output="sine"))
 print(fused_cpu.predict(network, slice(None), torch.ones(1, 2)).shape)
 """
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
@@ -229,7 +191,7 @@ print(fused_cpu.predict(network, slice(None), torch.ones(1, 2)).shape)
     for process in processes:
         out, err = process.communicate()
         assert out == "torch.Size([2, 1, 1])\n", err
-        assert "compiling the kernel for 2 layers, 2-3-1, sine" in err
+        assert "compiling the kernel for 2 layers, 2-3-1, gaussian, sine" in err
     assert len(list((tmp_path / "miner").glob("*.so"))) == 1
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert again.stderr == "", "compiled once"

@@ -1,41 +1,95 @@
-"""The layers of the house, read off the import statements."""
+"""The floors of the house, read off the import statements: docs/design.md tells why they lie so."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-TRAINING = {"models/level_module.py", "datasets/datamodule.py"}  # the two that speak Lightning, besides train.py
+FLOORS = {  # what each may import, besides itself and libraries
+    "utils": set(),
+    "models": {"utils"},
+    "datasets": {"utils"},
+    "opt": {"datasets.tasks", "utils"},
+    "training": {"opt", "models", "datasets", "utils"},
+    "preprocess_mesh": {"opt", "datasets", "utils"},
+    "reconstruct": {"opt", "models", "datasets", "utils"},
+    "train": {"opt", "training", "models", "datasets", "utils"},
+}
+LIBRARIES = {
+    "pytorch_lightning": {"training"},
+    "lightning_fabric": {"training"},
+    "cv2": {"datasets"},
+}  # and their homes
+LONGEST, LONGEST_FUNCTION = 400, 60  # lines
+APART = {"models/ops/fused_cuda.py", "opt.py"}  # kernels and tables of options
+
+
+def files() -> dict[str, Path]:
+    """The project's modules by their dotted names."""
+    paths = [
+        path for floor in FLOORS for path in (*(ROOT / floor).rglob("*.py"), ROOT / f"{floor}.py") if path.exists()
+    ]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
 def imported(path: Path) -> set[str]:
+    """Dotted names, but for what only type checkers see."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(node.module.split(".")[0])
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 
-@pytest.mark.parametrize(
-    ("package", "forbidden"),
-    [
-        ("utils", {"models", "datasets", "opt", "train", "pytorch_lightning", "cv2"}),
-        ("models", {"datasets", "opt", "train", "pytorch_lightning", "cv2"}),
-        ("datasets", {"models", "opt", "train", "pytorch_lightning"}),
-    ],
-)
-def test_packages_import_only_what_lies_below_them(package, forbidden):
-    paths = sorted((ROOT / package).rglob("*.py"))
-    assert paths
-    for path in paths:
-        allowed = {"pytorch_lightning"} if str(path.relative_to(ROOT)) in TRAINING else set()
-        assert not imported(path) & (forbidden - allowed), path
+def test_every_package_and_program_is_a_floor():
+    beside = {"benchmarks", "docs", "tests"}
+    there = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/*.py")}
+    assert there - beside == set(FLOORS)
 
 
-def test_only_train_imports_everything():
-    for path in ROOT.glob("*.py"):
-        if path.name != "train.py":
-            assert "pytorch_lightning" not in imported(path), path
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_floor_imports_only_what_lies_below_it(floor):
+    others = set(FLOORS) - {floor}
+    for name, path in files().items():
+        if name.split(".")[0] == floor:
+            ours = {one for one in imported(path) if one.split(".")[0] in others}
+            strange = {one for one in ours if not any(f"{one}.".startswith(f"{below}.") for below in FLOORS[floor])}
+            assert not strange, path
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_is_known_to_its_floor_alone(library):
+    knowing = {
+        name.split(".")[0] for name, path in files().items() if library in {one.split(".")[0] for one in imported(path)}
+    }
+    assert knowing == LIBRARIES[library]
+
+
+def test_no_file_needs_itself():
+    names = files()
+    graph = {name: {one for one in imported(path) if one in names and one != name} for name, path in names.items()}
+    assert set(TopologicalSorter(graph).static_order()) >= set(names), "a circle would raise"
+
+
+def test_files_and_functions_are_read_at_one_sitting():
+    for path in files().values():
+        if str(path.relative_to(ROOT)) in APART:
+            continue
+        text = path.read_text()
+        assert len(text.splitlines()) <= LONGEST, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{path}: {node.name}"

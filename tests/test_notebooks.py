@@ -8,7 +8,7 @@ import sys
 
 import nbformat
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from nbclient import NotebookClient
 
 NOTEBOOKS = {"image_test.ipynb": "quickstart", "mesh_test.ipynb": "spot128"}

@@ -91,7 +91,7 @@ def test_flat_files_are_packed_from_y_x_z(tmp_path):
     assert np.array_equal(read_occupancy(tmp_path / "flat.npy", (3, 4, 5)).values[0].numpy(), grid)
     with pytest.raises(InputError, match="add --input_size"):
         read_occupancy(tmp_path / "flat.npy")
-    with pytest.raises(InputError, match="holds 8 bytes, 64 would be --input_size 8x8x8"):
+    with pytest.raises(InputError, match="holds 8 bytes, and --input_size 8x8x8 needs 64; use the size"):
         read_occupancy(tmp_path / "flat.npy", (8, 8, 8))
 
 

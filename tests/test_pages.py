@@ -4,10 +4,11 @@ import re
 from collections import Counter
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from benchmarks.records import RESULTS, Table, processor, read, write
 from docs.tables import PAGES, names_on, with_tables
+from opt import make_parser
 
 FILES = sorted(RESULTS.glob("*.json"))
 
@@ -63,3 +64,9 @@ def test_the_processor_is_told_with_its_generation(tmp_path):
     cpuinfo.write_text("cpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx avx2 fma\n")
     assert processor(cpuinfo) == "AMD EPYC (family 25 model 1, AVX2)"
     assert processor(tmp_path / "absent")
+
+
+def test_every_option_is_explained_in_the_usage():
+    page = (ROOT / "docs" / "usage.md").read_text()
+    options = vars(make_parser().get_defaults())
+    assert [name for name in options if f"`--{name}`" not in page] == []

@@ -5,35 +5,20 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SMALL_FIT
+from helpers import SMALL_FIT, start_training
 
-from models.level_module import merge_states, split_state
-from utils.checkpoint import state_path
-
-LAUNCHERS = {"LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "MINER_PARENT"}
-
-
-def start(folder: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, *launcher, ROOT / "train.py", *SMALL_FIT, *map(str, arguments)],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={name: value for name, value in os.environ.items() if name not in LAUNCHERS},
-    )
+from training.launch import join
+from training.state import PartState
+from utils.checkpoint import find_levels, load_level, load_state, state_path
 
 
 def fit(folder: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> str:
-    process = start(folder, *arguments, launcher=launcher)
+    process = start_training(folder, *SMALL_FIT, *arguments, launcher=launcher)
     out, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     return out
@@ -56,7 +41,7 @@ def alone(tmp_path_factory) -> dict[str, bytes]:
     [
         (["--devices", 2, "--max_blocks", 7], ()),
         (["--devices", 3], ()),
-        ([], ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611")),
+        ([], ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")),
         (["--max_blocks", 4, "--max_memory", 1e-5], ()),
     ],
     ids=["two", "three", "torchrun", "a_few_blocks_at_a_time_from_mapped_files"],
@@ -65,19 +50,33 @@ def test_processes_and_parts_leave_the_files_of_one_process_with_all_blocks(alon
     out = fit(tmp_path, *arguments, launcher=launcher)
     assert files(tmp_path) == alone
     assert out.count("PSNR") == 1
+    wanted = {"--devices 2": 2, "--devices 3": 3, "": 2}.get(" ".join(map(str, arguments[:2])), 1)
+    assert ("processes" in out) == (wanted > 1)
+    assert wanted == 1 or f"{wanted} processes" in out
     levels = list(tmp_path.glob("ckpts/.levels/*/levels.json"))
     assert bool(levels) == ("--max_memory" in arguments)
 
 
-def test_tasks_of_slurm_find_each_other(alone, tmp_path, monkeypatch):
-    job = {"JOB_ID": "77123", "JOB_NAME": "fit", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1", "NODEID": "0"}
-    for name, value in (job | {"NODELIST": "localhost", "JOB_NODELIST": "localhost"}).items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    tasks = []
-    for task in "01":
-        monkeypatch.setenv("SLURM_PROCID", task)
-        monkeypatch.setenv("SLURM_LOCALID", task)
-        tasks.append(start(tmp_path))
+def test_processes_end_together_at_a_target_that_a_part_reaches(tmp_path):
+    arguments = ["--val_freq", 20, "--target_psnr", 31]
+    fit(tmp_path / "one", *arguments, "--max_blocks", 14)
+    fit(tmp_path / "two", *arguments, "--max_blocks", 7, "--devices", 2)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert load_level(tmp_path / "one/ckpts/small/l0.ckpt")["incomplete"]
+
+
+STEP = {"NUM_TASKS": 2, "NUM_NODES": 1, "NODELIST": "localhost", "ID": 0}  # what srun tells
+
+
+def in_slurm(step: dict[str, object], task: int, local: int) -> dict[str, str]:
+    own = {"JOB_ID": 77123, "PROCID": task, "LOCALID": local}
+    return {f"SLURM_{name}": str(value) for name, value in own.items()} | {
+        f"SLURM_STEP_{name}": str(value) for name, value in step.items()
+    }
+
+
+def test_tasks_of_slurm_find_each_other(alone, tmp_path):
+    tasks = [start_training(tmp_path, *SMALL_FIT, env=in_slurm(STEP, task, task)) for task in (0, 1)]
     outputs = [task.communicate(timeout=120)[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0]
     assert "2 processes" in outputs[0]
@@ -101,24 +100,41 @@ def children(process: subprocess.Popen) -> list[int]:
 LONG = ["--num_epochs", 60, 60, 4000, "--val_freq", 20, "--save_every", 0]
 
 
-@pytest.mark.parametrize("victim", [0, 1, 2])
-def test_a_process_that_dies_ends_all_with_one_line_and_another_number_goes_on(alone, tmp_path, victim):
-    process = start(tmp_path, *LONG, "--devices", 3, "--loss_thr", 0)
+def alive(numbers: list[int]) -> list[int]:
+    return [number for number in numbers if Path(f"/proc/{number}").exists()]
+
+
+@pytest.mark.parametrize("victim", [0, 2])
+def test_a_process_that_dies_ends_all_with_one_line(tmp_path, victim):
+    process = start_training(tmp_path, *SMALL_FIT, *LONG, "--devices", 3, "--loss_thr", 0)
     wait_for(tmp_path / "ckpts/small/l1.ckpt")
     wait_for(state_path(tmp_path / "ckpts/small"))
-    others = children(process)
-    assert len(others) == 2
-    os.kill([process.pid, *others][victim], signal.SIGKILL)
+    workers = children(process)
+    assert len(workers) == 3
     began = time.monotonic()
+    os.kill(workers[victim], signal.SIGKILL)
     _, error = process.communicate(timeout=30)
-    while any(Path(f"/proc/{number}").exists() for number in others):
+    while alive(workers):
         assert time.monotonic() - began < 30
         time.sleep(0.1)
-    assert process.returncode != 0
+    assert process.returncode == 1
     said = [line for line in error.splitlines() if "error" in line or "Traceback" in line]
     assert len(said) == 1
-    expected = rf"error: process {victim} died; what is done is saved, this goes on: python .*train\.py .*--resume"
+    expected = rf"error: process {victim} died \(SIGKILL\); progress saved; resume with: python .*train\.py .*--resume"
     assert re.match(expected, said[0])
+
+
+def test_processes_whose_agent_is_killed_end_too(tmp_path):
+    process = start_training(tmp_path, *SMALL_FIT, *LONG, "--devices", 2, "--loss_thr", 0)
+    wait_for(state_path(tmp_path / "ckpts/small"))
+    workers = children(process)
+    process.kill()
+    process.communicate(timeout=30)
+    for _ in range(300):
+        if not alive(workers):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{alive(workers)} still run")
 
 
 def test_a_run_that_was_killed_over_three_processes_goes_on_over_two_and_one(tmp_path):
@@ -128,7 +144,7 @@ def test_a_run_that_was_killed_over_three_processes_goes_on_over_two_and_one(tmp
     generator = random.Random(0)
     kills = 0
     for devices in (3, 2, 3, 1):
-        process = start(broken, *arguments, "--resume", "--devices", devices)
+        process = start_training(broken, *SMALL_FIT, *arguments, "--resume", "--devices", devices)
         while process.poll() is None and not state_path(broken / "ckpts/small").exists():
             time.sleep(0.02)
         time.sleep(generator.uniform(0.1, 0.6))
@@ -145,7 +161,7 @@ def test_a_run_that_was_killed_between_the_parts_of_a_level_goes_on(tmp_path):
     arguments = ["--num_epochs", 60, 900, 60, "--val_freq", 300, "--max_blocks", 3]
     fit(tmp_path / "whole", *arguments)
     broken = tmp_path / "broken"
-    process = start(broken, *arguments)
+    process = start_training(broken, *SMALL_FIT, *arguments)
     folder = broken / "ckpts/small"
     while not (folder / "l2.ckpt").exists() or not list(folder.glob("part*6.ckpt")):
         assert process.poll() is None
@@ -159,18 +175,49 @@ def test_a_run_that_was_killed_between_the_parts_of_a_level_goes_on(tmp_path):
     assert sorted(path.name for path in folder.glob(".*")) == [".lock"]
 
 
-def test_a_stop_of_one_process_stops_all_and_saves(tmp_path):
-    process = start(tmp_path, *LONG, "--devices", 2, "--loss_thr", 0)
+@pytest.mark.parametrize("who", ["agent", "first", "last"])
+def test_a_stop_of_one_process_stops_all_and_saves(tmp_path, who):
+    process = start_training(tmp_path, *SMALL_FIT, *LONG, "--devices", 2, "--loss_thr", 0)
     wait_for(state_path(tmp_path / "ckpts/small"))
-    os.kill(process.pid, signal.SIGTERM)
+    workers = children(process)
+    os.kill({"agent": process.pid, "first": workers[0], "last": workers[1]}[who], signal.SIGTERM)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 143
-    assert error.splitlines()[-1].startswith("error: terminated; what is done is saved, this goes on: python ")
+    assert error.count("error: ") == 1
+    assert "error: terminated; progress saved; resume with: python " in error.splitlines()[-1]
     assert "Traceback" not in error
+    folder = tmp_path / "ckpts/small"
+    assert load_state(folder) or find_levels(folder), "a level in the making, or one that was just done"
+
+
+@pytest.mark.parametrize(
+    ("step", "task", "local", "expected"),
+    [
+        (STEP | {"NUM_TASKS": 4, "NUM_NODES": 2}, 3, 1, (3, 4, 1, 2)),
+        (STEP | {"NUM_TASKS": 4}, 2, 2, (2, 4, 2, 4)),
+        (STEP | {"NUM_TASKS": 5, "NUM_NODES": 2}, 4, 2, (4, 5, 2, 3)),
+    ],
+)
+def test_srun_needs_no_tasks_per_node(monkeypatch, step, task, local, expected):
+    """What `srun -n 4` tells its tasks."""
+    for name in ("init_process_group", "new_group", "destroy_process_group"):
+        monkeypatch.setattr(f"training.launch.dist.{name}", lambda *_, **options: None)
+    monkeypatch.setattr("training.launch._end_with", lambda parent: None)
+    for name, value in in_slurm(step, task, local).items():
+        monkeypatch.setenv(name, value)
+    with join() as ranks:
+        assert (ranks.rank, ranks.size, ranks.local_rank, ranks.n_local) == expected
+
+
+def test_a_script_of_a_job_that_is_no_step_runs_alone(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    with join() as ranks:
+        assert ranks.size == 1
 
 
 def test_bad_input_is_told_once(tmp_path):
-    process = start(tmp_path, "--devices", 2, "--path", "missing.png")
+    process = start_training(tmp_path, *SMALL_FIT, "--devices", 2, "--path", "missing.png")
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert error.strip() == "error: missing.png: no such file"
@@ -179,30 +226,30 @@ def test_bad_input_is_told_once(tmp_path):
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_merging_undoes_splitting(size):
     """Ten blocks of which some train, some ahead of others."""
-    training = torch.tensor([0, 2, 3, 5, 9])
-    state = {
-        "network": {"weight.0": torch.rand(10, 2, 3)},
-        "twin": {"weight.0": torch.rand(5, 2, 3)},
-        "moments": [[torch.rand(5, 2, 3), torch.rand(5, 2, 3)]],
-        "training_blocks": training,
-        "epochs_done": torch.tensor([7, 4, 7, 4, 4]),
-        "block_sums": torch.rand(10, 2),
-        "n_epochs_done": 4,
-        "period_loss": torch.rand(5),
-        "n_diverged": 1,
-        "block_epochs": 1,
-    }
-    pieces = [split_state(state, rank, size) for rank in range(size)]
-    assert all((piece["epochs_done"].diff() >= 0).all() for piece in pieces), "those that are as far lie together"
-    merged = merge_states(pieces)
-    assert merged["block_epochs"] == 1
-    assert merged["n_diverged"] == 1
-    order = merged["training_blocks"].argsort()
-    assert torch.equal(merged["training_blocks"][order], training)
-    for name in ("network", "twin"):
-        whole, expected = merged[name]["weight.0"], state[name]["weight.0"]
-        assert torch.equal(whole if name == "network" else whole[order], expected)
-    assert torch.equal(merged["moments"][0][1][order], state["moments"][0][1])
-    assert torch.equal(merged["epochs_done"][order], state["epochs_done"])
-    assert torch.equal(merged["block_sums"], state["block_sums"])
-    torch.testing.assert_close(merged["period_loss"], state["period_loss"])
+    survivors = torch.tensor([0, 2, 3, 5, 9])
+    state = PartState(
+        network={"weight.0": torch.rand(10, 2, 3)},
+        twin={"weight.0": torch.rand(5, 2, 3)},
+        moments=[[torch.rand(5, 2, 3), torch.rand(5, 2, 3)]],
+        survivors=survivors,
+        epochs_done=torch.tensor([7, 4, 7, 4, 4]),
+        block_sums=torch.rand(10, 2),
+        silent=torch.arange(10) == 4,
+        n_epochs_done=4,
+        period_loss=torch.rand(5),
+        n_diverged=1,
+        block_epochs=1,
+    )
+    pieces = [state.split(rank, size) for rank in range(size)]
+    assert all((piece.epochs_done.diff() >= 0).all() for piece in pieces), "those that are as far lie together"
+    merged = PartState.merge(pieces)
+    assert (merged.block_epochs, merged.n_diverged, merged.n_epochs_done) == (1, 1, 4)
+    order = merged.survivors.argsort()
+    assert torch.equal(merged.survivors[order], survivors)
+    assert torch.equal(merged.network["weight.0"], state.network["weight.0"])
+    assert torch.equal(merged.twin["weight.0"][order], state.twin["weight.0"])
+    assert torch.equal(merged.moments[0][1][order], state.moments[0][1])
+    assert torch.equal(merged.epochs_done[order], state.epochs_done)
+    assert torch.equal(merged.block_sums, state.block_sums)
+    assert torch.equal(merged.silent, state.silent)
+    torch.testing.assert_close(merged.period_loss, state.period_loss)

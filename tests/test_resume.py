@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ASTRONAUT, SMALL_FIT
+from helpers import ASTRONAUT, SMALL_FIT, checkpoints
 
-import run
 import train
 from models.miner import MINER
-from utils.checkpoint import level_path, load_state, part_paths, save_state, state_path
+from training import run, trainer
+from training.stop import Enough
+from utils.checkpoint import level_path, load_level, load_state, part_paths, save_state, state_path
 
 N_KILLS = int(os.environ.get("KILLS", 5))
 FIT = [*SMALL_FIT, "--arch", "centred", "--optimizer", "nradam", "--val_freq", "20", "--save_every", "0"]
-N_EPOCHS = {"fused": ["40", "60", "300"], "reference": ["20", "20", "60"]}
+N_EPOCHS = {"fused": ["40", "60", "300"], "reference": ["10", "20", "40"]}
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["train"])
 
@@ -30,7 +31,7 @@ def fit(folder: Path, arguments: list[str], visit_points: int) -> None:
     os.chdir(folder)
     os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     sys.argv = ["train.py", *arguments]
-    train._VISIT_POINTS = {"cpu": visit_points}
+    trainer._VISIT_POINTS = {"cpu": visit_points}
     train.cli()
 
 
@@ -40,8 +41,10 @@ def start(folder: Path, arguments: list[str], visit_points: int = 2**12) -> mult
     return process
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("ckpts/small/l*.ckpt")}
+def wait_for_state(process: multiprocessing.Process, ckpts: Path) -> None:
+    while not state_path(ckpts).exists():
+        assert process.exitcode is None, "it ended without saving"
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module", params=["fused", "reference"])
@@ -56,7 +59,7 @@ def uninterrupted(request, tmp_path_factory) -> tuple[list[str], dict[str, bytes
     process = start(folder, arguments)
     process.join()
     assert process.exitcode == 0
-    return arguments, files(folder), time.monotonic() - began
+    return arguments, checkpoints(folder), time.monotonic() - began
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(uninterrupted, tmp_path):
@@ -78,7 +81,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(uninterrupted, 
             process.join()
             kills += 1
         assert process.exitcode == 0, (folder / "output.txt").read_text()
-        assert files(folder) == expected
+        assert checkpoints(folder) == expected
         assert not state_path(folder / "ckpts/small").exists()
 
 
@@ -87,26 +90,25 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(uninterrupted, 
 def test_a_stop_is_saved_and_the_command_that_is_printed_goes_on(uninterrupted, tmp_path, number, status, visit_points):
     arguments, expected, _ = uninterrupted
     process = start(tmp_path, arguments, visit_points)
-    while not state_path(tmp_path / "ckpts/small").exists():
-        time.sleep(0.02)
+    wait_for_state(process, tmp_path / "ckpts/small")
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == status
     said = (tmp_path / "output.txt").read_text()
     assert "Traceback" not in said
-    printed = said.splitlines()[-1].partition("this goes on: python train.py ")[2].split()
+    printed = said.splitlines()[-1].partition("resume with: python train.py ")[2].split()
     assert printed == [*arguments, "--resume"]
     process = start(tmp_path, printed, visit_points=2**14)
     process.join()
     assert process.exitcode == 0
-    assert files(tmp_path) == expected, "however large the visits are"
+    assert checkpoints(tmp_path) == expected, "however large the visits are"
 
 
 def test_a_part_that_is_saved_counts_though_its_state_is_still_there(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = [*SMALL_FIT, "--max_blocks", 3, "--num_epochs", 40, "--val_freq", 20]
     assert command("train.py", *arguments).status == 0
-    whole = files(tmp_path)
+    whole = checkpoints(tmp_path)
     save_part = run.save_part
 
     def save_and_stop(*record):
@@ -121,7 +123,94 @@ def test_a_part_that_is_saved_counts_though_its_state_is_still_there(command, tm
     assert len(part_paths(tmp_path / "ckpts/small")) == 1
     resumed = command("train.py", *arguments, "--resume")
     assert resumed.status == 0, resumed.error
-    assert files(tmp_path) == whole
+    assert checkpoints(tmp_path) == whole
+
+
+@pytest.mark.parametrize("parts", [(), ("--max_blocks", "9")], ids=["whole", "in_parts"])
+@pytest.mark.parametrize("level", [2, 1, 0])
+def test_a_run_whose_time_ran_out_continues_as_if_it_had_not(command, tmp_path, monkeypatch, level, parts):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*SMALL_FIT, "--num_epochs", "40", "--val_freq", "20", *parts]
+    assert command("train.py", *arguments).status == 0
+    whole = checkpoints(tmp_path)
+    with monkeypatch.context() as patch:  # out of time at the first validation of a level
+        patch.setattr(Enough, "__call__", lambda enough, index, _: runs_out(enough, index == level, index))
+        ended = command("train.py", *arguments, "--overwrite")
+    assert ended.status == 0, ended.error
+    assert f"--max_seconds ran out in level {level}" in ended.error
+    assert checkpoints(tmp_path) != whole
+    assert MINER.load("ckpts/small").finest == 0, "it decodes"
+    resumed = command("train.py", *arguments, "--resume")
+    assert resumed.status == 0, resumed.error
+    assert checkpoints(tmp_path) == whole
+    assert "is finished" in command("train.py", *arguments, "--resume").out
+
+
+def runs_out(enough: Enough, now: bool, level: int) -> bool:
+    if now:
+        enough.why = f"--max_seconds ran out in level {level}"
+    return enough.why is not None
+
+
+def test_a_run_that_reached_its_target_is_finished_until_more_is_asked_for(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*SMALL_FIT, "--val_freq", "20"]
+    assert command("train.py", *arguments).status == 0
+    whole = checkpoints(tmp_path)
+    assert command("train.py", *arguments, "--overwrite", "--target_psnr", 28).status == 0
+    early = checkpoints(tmp_path)
+    assert early != whole
+    assert "is finished" in command("train.py", *arguments, "--resume", "--target_psnr", 27).out
+    assert command("train.py", *arguments, "--resume").status == 0
+    assert checkpoints(tmp_path)["l0.ckpt"] == whole["l0.ckpt"], "the coarser ones record the target"
+
+
+def test_a_level_without_networks_waits_for_the_one_that_ran_out_of_time(command, tmp_path, monkeypatch):
+    """With this threshold level 1 needs none."""
+    monkeypatch.chdir(tmp_path)
+    arguments = [*SMALL_FIT, "--num_epochs", "40", "--val_freq", "20", "--loss_thr", 0.06]
+    assert command("train.py", *arguments).status == 0
+    whole = checkpoints(tmp_path)
+    assert len(load_level(tmp_path / "ckpts/small/l1.ckpt")["network"]["amplitude"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Enough, "__call__", lambda enough, index, _: runs_out(enough, index == 2, index))
+        assert command("train.py", *arguments, "--overwrite").status == 0
+    resumed = command("train.py", *arguments, "--resume")
+    assert resumed.status == 0, resumed.error
+    assert checkpoints(tmp_path) == whole
+
+
+def test_an_older_run_in_the_folder_does_not_count_as_finished(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("train.py", *SMALL_FIT).status == 0
+    arguments = [*SMALL_FIT, "--lr", 1e-3, "--num_epochs", 40, "--val_freq", 20]
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "save_level", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(run.Run, "drop_progress", lambda _: None)
+        patch.setattr(run, "remove_run", lambda _: None)
+        assert command("train.py", *arguments, "--overwrite").status == 130
+    outcome = command("train.py", *arguments, "--resume", "--target_psnr", 1)
+    assert outcome.status == 0, outcome.error
+    assert "is finished" not in outcome.out
+
+
+def test_a_run_killed_after_it_reached_its_target_ends_the_same(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*SMALL_FIT, "--val_freq", "20", "--target_psnr", 28]
+    assert command("train.py", *arguments).status == 0
+    whole = checkpoints(tmp_path)
+    save_level = run.save_level
+
+    def save_or_die(path, record):
+        if record["level"] == 0:
+            raise KeyboardInterrupt
+        save_level(path, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "save_level", save_or_die)
+        assert command("train.py", *arguments, "--overwrite").status == 130
+    assert command("train.py", *arguments, "--resume").status == 0
+    assert checkpoints(tmp_path) == whole
 
 
 def test_a_finished_run_says_so(command, tmp_path, monkeypatch):
@@ -138,9 +227,9 @@ def test_more_epochs_at_the_finest_level_give_what_they_would_have_given(command
     monkeypatch.chdir(tmp_path)
     assert command("train.py", *SMALL_FIT, "--num_epochs", 20, 20, 40).status == 0
     fewer = command("train.py", *SMALL_FIT, "--num_epochs", 20, 20, 30, "--resume")
-    assert "level 0 of ckpts/small has 40 epochs, --num_epochs asks for 30" in fewer.error
+    assert "level 0 of ckpts/small has 40 epochs, but --num_epochs asks for 30" in fewer.error
     other = command("train.py", *SMALL_FIT, "--num_epochs", 20, 30, 40, "--resume")
-    assert "level 1 of ckpts/small has 20 epochs, --num_epochs asks for 30" in other.error
+    assert "level 1 of ckpts/small has 20 epochs, but --num_epochs asks for 30" in other.error
     assert command("train.py", *SMALL_FIT, "--num_epochs", 20, 20, 80, "--resume").status == 0
     assert command("train.py", *SMALL_FIT, "--num_epochs", 20, 20, 80, "--exp_name", "fresh").status == 0
     resumed, fresh = MINER.load("ckpts/small"), MINER.load("ckpts/fresh")
@@ -150,9 +239,9 @@ def test_more_epochs_at_the_finest_level_give_what_they_would_have_given(command
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--lr", "0.01"], "another --lr;"),
-        (["--n_hidden", "21", "--seed", "3", "--backend", "reference"], "another --n_hidden, --seed;"),
-        (["--input_size", "99", "75"], "another --input_size;"),
+        (["--lr", "0.01"], "another --lr:"),
+        (["--n_hidden", "21", "--seed", "3", "--backend", "reference"], "another --n_hidden, --seed:"),
+        (["--input_size", "99", "75"], "another --input_size:"),
     ],
 )
 def test_options_that_change_the_result_are_refused_by_name(command, small_copy, change, message):
@@ -185,7 +274,7 @@ def test_another_picture_is_refused(command, small_copy, tmp_path):
 def test_without_resume_an_unfinished_run_is_left_alone(command, small_copy):
     (small_copy / "metrics.json").unlink()
     outcome = command("train.py", *SMALL_FIT)
-    assert "already holds an unfinished fit: --resume goes on with it" in outcome.error
+    assert "already holds an unfinished fit: --resume continues it" in outcome.error
     level_path(small_copy, 0).unlink()
     assert command("train.py", *SMALL_FIT, "--resume").status == 0
     assert json.loads((small_copy / "metrics.json").read_text())["psnr"] > 31
@@ -202,25 +291,23 @@ def test_a_damaged_state_is_told_in_one_line(command, small_copy):
 def test_a_state_that_does_not_fit_is_told_in_one_line(command, small_copy, tmp_path, monkeypatch):
     arguments = [*SMALL_FIT, "--exp_name", "stopped", "--num_epochs", "40"]
     process = start(tmp_path, [*arguments, "--val_freq", "1"])
-    while not state_path(tmp_path / "ckpts/stopped").exists():
-        time.sleep(0.02)
+    wait_for_state(process, tmp_path / "ckpts/stopped")
     process.kill()
     process.join()
     state = load_state(tmp_path / "ckpts/stopped")
-    state["state"]["training_blocks"] = torch.arange(100, 200)
-    save_state(tmp_path / "ckpts/stopped", {name: state[name] for name in ("level", "run", "options", "rows", "state")})
+    state["state"]["survivors"] = torch.arange(100, 200)
+    save_state(tmp_path / "ckpts/stopped", {name: state[name] for name in ("level", "run", "options", "span", "state")})
     outcome = command("train.py", *arguments, "--val_freq", "1", "--resume")
-    assert "state.ckpt does not fit together" in outcome.error
+    assert "state.ckpt is not consistent" in outcome.error
     assert "Traceback" not in outcome.error
 
 
 def test_two_runs_of_one_name_exclude_each_other(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     process = start(tmp_path, [*SMALL_FIT, "--num_epochs", "100000", "--val_freq", "10"])
-    while not state_path(tmp_path / "ckpts/small").exists():
-        time.sleep(0.02)
+    wait_for_state(process, tmp_path / "ckpts/small")
     second = command("train.py", *SMALL_FIT, "--overwrite")
-    assert second.error.strip() == ("error: ckpts/small is being fitted by another process: another --exp_name works")
+    assert second.error.strip() == ("error: ckpts/small is being fitted by another process; choose another --exp_name")
     process.kill()
     process.join()
     assert load_state(tmp_path / "ckpts/small")["level"] == 2

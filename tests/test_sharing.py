@@ -1,11 +1,11 @@
 import pytest
 import torch
-from conftest import SMALL_FIT
-from test_block_mlp import make_network
+from helpers import SMALL_FIT, checkpoints, random_network
 
 from models.block_mlp import BlockMLP
 from models.encoding import encode, encoded_width, frequencies, nested, restriction
-from models.miner import Level
+from models.level import Level
+from models.shape import NetworkShape
 from models.sharing import share_weights_
 from utils.blocks import block_coords, grid_shape
 from utils.pyramid import level_size
@@ -15,18 +15,20 @@ def make_level(size: tuple[int, ...], encoding: tuple[float, ...] | None, residu
     """A level of which every third block has no network."""
     patch_size = (6,) * len(size)
     active = torch.arange(torch.tensor(grid_shape(size, patch_size)).prod()) % 3 != 2
-    shape = dict(n_in=encoded_width(len(size), encoding), n_out=2, n_layers=3, n_hidden=5) | shape
-    network = make_network(int(active.sum()), shape, seed)
+    shape = NetworkShape(n_in=encoded_width(len(size), encoding), n_out=2, n_layers=3, n_hidden=5, **shape)
+    network = random_network(int(active.sum()), shape, seed)
     return Level(size, patch_size, encoding, residual, active, network)
 
 
 def hidden_features(network: BlockMLP, coords: torch.Tensor) -> list[torch.Tensor]:
     """After each hidden layer, (n_blocks, n_points, n_hidden)."""
     features = [coords]
-    for layer in range(network.shape["n_layers"] - 1):
+    for layer in range(network.shape.n_layers - 1):
         x = features[-1] @ network.weight[layer] + network.bias[layer]
-        gaussian = network.omega is None
-        h = torch.exp(-0.5 * (x / network.a[layer]) ** 2) - network.centre if gaussian else torch.sin(network.omega * x)
+        if network.shape.activation == "gaussian":
+            h = torch.exp(-0.5 * (x / network.a[layer]) ** 2) - network.shape.centre
+        else:
+            h = torch.sin(network.shape.omega * x)
         features.append(h)
     return features[1:]
 
@@ -67,7 +69,7 @@ def test_a_finer_level_has_its_own_frequencies_and_half_of_each_of_the_coarser_l
 
 @pytest.mark.parametrize(
     "activation",
-    [dict(output="sine"), dict(output="sine", centre=0.5), dict(output="linear", omega=30.0)],
+    [dict(output="sine"), dict(output="sine", centre=0.5), dict(activation="sine", output="linear", omega=30.0)],
     ids=["gaussian", "centred", "sine"],
 )
 @pytest.mark.parametrize("encoding", [None, frequencies(3, "octaves"), frequencies(2, "harmonics")])
@@ -111,11 +113,14 @@ def test_copies_have_the_parents_parameters_halved_for_pictures(size, factor):
     assert torch.equal(fine.network.amplitude, before.amplitude)
 
 
+GABOR = dict(kind="filters", activation="gabor", output="linear", omega=5.0)
+
+
 @pytest.mark.parametrize("size", [(40, 23), (13, 20, 9)])
 def test_inherited_filters_are_the_parents_at_the_same_places(size):
     """The products of Gabor filters that the last layer takes."""
-    coarse = make_level(level_size(size, 1), None, True, seed=1, output="gabor", omega=5.0)
-    fine = make_level(size, None, True, seed=2, output="gabor", omega=5.0)
+    coarse = make_level(level_size(size, 1), None, True, seed=1, **GABOR)
+    fine = make_level(size, None, True, seed=2, **GABOR)
     share_weights_(fine, fine.active.nonzero().squeeze(1), coarse, "inherit")
     assert (fine.network(block_coords(fine.patch_size))[families(size, fine, coarse)[0][0]] == 0).all()
     last = dict(fine.network.named_parameters())
@@ -131,9 +136,9 @@ def test_weights_are_shared_alike_in_parts_and_when_a_run_goes_on(command, tmp_p
     monkeypatch.chdir(tmp_path)
     fit = [*SMALL_FIT, "--weight_sharing", how, "--val_freq", 30]
     assert command("train.py", *fit).status == 0
-    whole = {path.name: path.read_bytes() for path in (tmp_path / "ckpts" / "small").glob("*.ckpt")}
+    whole = checkpoints(tmp_path)
     assert command("train.py", *fit, "--overwrite", "--max_blocks", 7).status == 0
-    assert whole == {path.name: path.read_bytes() for path in (tmp_path / "ckpts" / "small").glob("*.ckpt")}
+    assert whole == checkpoints(tmp_path)
     (tmp_path / "ckpts" / "small" / "l0.ckpt").unlink()
     assert command("train.py", *fit, "--resume").status == 0
-    assert whole == {path.name: path.read_bytes() for path in (tmp_path / "ckpts" / "small").glob("*.ckpt")}
+    assert whole == checkpoints(tmp_path)

@@ -97,7 +97,7 @@ def test_the_first_page_of_a_pyramid_is_read(tmp_path):
 
 @pytest.mark.parametrize("size", [(45, 70), (44, 23), (17, 70), (7, 9), (1, 1)])
 @pytest.mark.parametrize("orientation", [1, 8])
-def test_bands_shrink_to_the_exact_mean(tmp_path, monkeypatch, size, orientation):
+def test_strips_shrink_to_the_exact_mean(tmp_path, monkeypatch, size, orientation):
     """Every pixel repeated size times along each axis, the file's size of these make the mean."""
     monkeypatch.setattr(sources, "_VALUES_AT_ONCE", 1)
     upright = np.rot90(RGBA16, -1) if orientation == 8 else RGBA16
@@ -157,7 +157,7 @@ except Exception as error:
 """
 
 
-def test_a_picture_larger_than_memory_is_read_by_bands(tmp_path):
+def test_a_picture_larger_than_memory_is_read_by_strips(tmp_path):
     tile = np.add.outer(np.arange(512), np.arange(512)).astype(np.uint8)
     encoded = zlib.compress(np.stack([tile] * 3, axis=2).tobytes(), 1)
     tifffile.imwrite(
@@ -211,7 +211,7 @@ def test_the_first_scale_of_a_group_is_read(tmp_path, shape, version):
         (lambda path: path.write_bytes(b"PK\3\4 and no more"), "is not a readable Zarr"),
     ],
 )
-def test_what_is_no_picture_in_zarr_is_named(tmp_path, make, message):
+def test_what_is_not_a_picture_in_zarr_is_named(tmp_path, make, message):
     make(tmp_path / "x.zarr")
     with pytest.raises(InputError, match=message) as error:
         open_picture(tmp_path / "x.zarr")

@@ -55,14 +55,14 @@ def test_what_is_kept_is_half_a_step_from_the_signal_at_most():
 
 
 @pytest.mark.parametrize("values_at_once", [1, 700, 2**22])
-def test_layers_by_layers_equal_all_at_once(monkeypatch, values_at_once):
+def test_bands_by_bands_equal_all_at_once(monkeypatch, values_at_once):
     signal, coarse = torch.rand(3, 60, 37), torch.rand(3, 30, 19)
     target = level(signal, coarse, (5, 8))
     expected = target.survey(psnr, 0.05, everything(target))
     some = expected.active.nonzero().squeeze(1)[::3]
     wanted = target.gather(some)
-    monkeypatch.setattr("utils.raster._VALUES_AT_ONCE", values_at_once)
-    shares = [target.survey(psnr, 0.05, layers) for layers in (range(0, 5), range(5, 5), range(5, 12))]
+    monkeypatch.setattr("utils.windows._VALUES_AT_ONCE", values_at_once)
+    shares = [target.survey(psnr, 0.05, bands) for bands in (range(0, 5), range(5, 5), range(5, 12))]
     for name in ("active", "amplitude", "base_sums"):
         assert torch.equal(torch.cat([getattr(share, name) for share in shares]), getattr(expected, name))
     assert torch.equal(target.gather(some).signal, wanted.signal)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
-from conftest import ASTRONAUT, ROOT
+from helpers import ASTRONAUT, ROOT
 
 from datasets.occupancy import write_occupancy
 from datasets.tasks import TASKS, task_of

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from conftest import ROOT
+from helpers import ROOT, curves
 from scipy.ndimage import gaussian_filter
 from skimage.measure import marching_cubes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_train import curves
 
 import train
 from datasets.occupancy import read_occupancy, write_occupancy
@@ -227,11 +226,11 @@ def test_a_volume_need_not_be_a_cube(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out", "x.png"], "suffix '.png' is none of .npy"),
-        (["--out", "x.ply", "--crop", "1", "2", "3", "4"], "--crop 1 2 3 4: it takes X Y Z W H D"),
-        (["--out", "x.ply", "--blocks"], "--blocks draws on pictures"),
+        (["--out", "x.png"], "'.png' cannot hold a volume; use .npy"),
+        (["--out", "x.ply", "--crop", "1", "2", "3", "4"], "--crop 1 2 3 4: must be X Y Z W H D"),
+        (["--out", "x.ply", "--blocks"], "--blocks: outlines blocks of pictures"),
         (["--out", "x.ply", "--crop", "0", "0", "0", "2", "2", "2"], "the field has no surface"),
-        (["--original", "ball.ply", "--level", "1"], "works without --level and --crop"),
+        (["--original", "ball.ply", "--level", "1"], "leave --level and --crop out"),
         (["--original", "nowhere.ply"], "nowhere.ply: no such file"),
     ],
 )
@@ -255,10 +254,18 @@ def test_the_encoding_of_a_volume_has_21_directions():
     torch.testing.assert_close(every.T @ every, torch.eye(3) * 7, msg="evenly spread")
 
 
-def test_pictures_of_a_volume_show_its_middle(command, ball, tmp_path, monkeypatch):
+def test_pictures_of_a_volume_are_those_that_decoding_gives(command, ball, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    outcome = command("train.py", *FIT, "--path", ball / "ball.npy", "--num_epochs", 2, "--log_image")
+    outcome = command("train.py", *FIT, "--path", ball / "ball.npy", "--num_epochs", 30, "--log_image")
     assert outcome.status == 0, outcome.error
+    events = EventAccumulator(str(tmp_path / "logs/exp/l0"))
+    events.Reload()
+    assert sorted(events.Tags()["images"]) == ["image/l0", "laplacian/l0", "training_blocks/l0"]
+    encoded = np.frombuffer(events.Images("image/l0")[-1].encoded_image_string, np.uint8)
+    shown = torch.tensor(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)).float() / 255
+    middle = MINER.load("ckpts/exp").decode()[0, 18].flip(0)  # y points up
+    torch.testing.assert_close(shown, middle, rtol=0, atol=1.01 / 255)
+    assert 0.1 < shown.mean() < 0.9, "it cuts the ball"
 
 
 def test_the_shipped_mesh_is_closed():

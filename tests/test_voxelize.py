@@ -2,7 +2,7 @@ import igl
 import numpy as np
 import pytest
 import trimesh
-from conftest import ROOT
+from helpers import ROOT
 
 from datasets.occupancy import read_occupancy
 from datasets.voxelize import close_holes, load_mesh, voxelize
@@ -163,7 +163,7 @@ def test_preprocess_writes_what_it_says(command, tmp_path, monkeypatch):
     assert values.shape == (1, 20, 20, 20)
     assert outcome.out == f"occupancy/spot_20.npy: 20x20x20 voxels, {values.float().mean():.2%} inside\n"
     again = command("preprocess_mesh.py", "--N", 20, "--path", SPOT)
-    assert "is there already: --overwrite replaces it" in again.error
+    assert "already exists; use --overwrite to replace it" in again.error
     assert command("preprocess_mesh.py", "--N", 20, "--path", SPOT, "--overwrite").status == 0
 
 
@@ -173,13 +173,13 @@ TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
 @pytest.mark.parametrize(
     ("arguments", "content", "message"),
     [
-        (["--N", "0"], None, "--N 0: at least 1 works"),
+        (["--N", "0"], None, "--N 0: must be at least 1"),
         (["--N", "9999"], None, "--N 9999: its voxels take 232.8 GiB"),
-        (["--M", "2"], None, "--M 2: an odd cube works"),
-        (["--M", "8"], None, "--M 8: an odd cube works"),
-        (["--M", "0"], None, "--M 0: an odd cube works"),
-        (["--T", "2"], None, "--T 2: an odd number up to 255 works"),
-        (["--T", "-1"], None, "--T -1: an odd number up to 255 works"),
+        (["--M", "2"], None, "--M 2: must be an odd cube"),
+        (["--M", "8"], None, "--M 8: must be an odd cube"),
+        (["--M", "0"], None, "--M 0: must be an odd cube"),
+        (["--T", "2"], None, "--T 2: must be an odd number up to 255"),
+        (["--T", "-1"], None, "--T -1: must be an odd number up to 255"),
         (["--path", "nowhere.ply"], None, "nowhere.ply: no such file"),
         ([], "hello", "bad.obj holds no faces"),
         ([], "v 0 0 0\nv 1 0 0\n", "bad.obj holds no faces"),
@@ -187,7 +187,7 @@ TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
         ([], TRIANGLE + "v nan 0 1\nf 1 2 3\nf 1 2 4\n", "not finite"),
     ],
 )
-def test_bad_meshes_and_options_are_told_in_one_line(command, tmp_path, monkeypatch, arguments, content, message):
+def test_bad_meshes_and_options_are_reported_in_one_line(command, tmp_path, monkeypatch, arguments, content, message):
     monkeypatch.chdir(tmp_path)
     path = SPOT
     if content is not None:

@@ -11,13 +11,14 @@ import pytest
 import tifffile
 import torch
 import zarr
-from conftest import ROOT, write_picture
+from helpers import ROOT, write_picture
 
 from datasets.formats import tiff
 from datasets.writers import open_array, write_rows
-from models.block_mlp import BlockMLP
 from models.encoding import encoded_width
-from models.miner import Level
+from models.level import Level
+from models.networks import make_network
+from models.shape import NetworkShape
 from utils.blocks import grid_shape
 from utils.checkpoint import level_path, save_level
 from utils.errors import InputError
@@ -95,7 +96,7 @@ def test_zarr_replaces_an_array_and_no_other_folder(tmp_path):
     assert np.array_equal(read(tmp_path / "x.zarr"), np.full((5, 5), 255))
     (tmp_path / "mine.zarr").mkdir()
     (tmp_path / "mine.zarr" / "letter").write_text("precious")
-    with pytest.raises(InputError, match=r"mine\.zarr exists and is no Zarr array"):
+    with pytest.raises(InputError, match=r"mine\.zarr exists and is not a Zarr array"):
         write_picture(tmp_path / "mine.zarr", torch.ones(1, 5, 5), 8)
     assert (tmp_path / "mine.zarr" / "letter").read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.zarr", "x.zarr"]
@@ -153,8 +154,8 @@ def save_synthetic_fit(folder, size: tuple[int, ...], n_channels: int, patch: in
         length, patch_size = level_size(size, index), (patch,) * len(size)
         active = torch.arange(int(np.prod(grid_shape(length, patch_size)))) % (1 if index else 100) == 0
         output = "sigmoid" if index else "sine"
-        shape = dict(n_in=encoded_width(len(size), None), n_out=n_channels, n_layers=2, n_hidden=4, output=output)
-        network = BlockMLP(int(active.sum()), **shape)
+        shape = NetworkShape(encoded_width(len(size), None), n_channels, n_layers=2, n_hidden=4, output=output)
+        network = make_network(int(active.sum()), shape)
         if index:
             network.bias[-1].data += torch.linspace(-3, 3, network.n_blocks)[:, None, None]
         level = Level(length, patch_size, None, index == 0, active, network)

@@ -11,7 +11,7 @@ from einops import rearrange
 
 
 def grid_shape(size: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[int, ...]:
-    """Blocks along each axis, the last one of an axis possibly padded."""
+    """Blocks along each axis; the last one may be padded."""
     return tuple(-(-length // patch) for length, patch in zip(size, patch_size, strict=True))
 
 
@@ -86,7 +86,7 @@ def true_points(size: tuple[int, ...], patch_size: tuple[int, ...], blocks: torc
 
 
 def runs(numbers: Sequence[int], at_once: int) -> Iterator[tuple[int, int]]:
-    """Consecutive ones among ascending numbers, at most so many together, as (first, last + 1)."""
+    """Runs of consecutive numbers among ascending ones, each of at most `at_once`, as (first, last + 1)."""
     start = 0
     for index in range(1, len(numbers) + 1):
         if index == len(numbers) or numbers[index] != numbers[index - 1] + 1 or index - start == at_once:

@@ -1,8 +1,8 @@
-"""Files of a run: checkpoints, one a level; of the level at hand finished parts and where training stands. Plain data
-in, plain data out.
+"""The files of a run: a checkpoint for each level; for the level in training, its finished parts and where it stands.
+Plain data in, plain data out.
 
-All are written aside, flushed to the disk and renamed: a file is complete when it appears, and an old one stays whole
-until then. They are zip archives whose entries are stored as they are, each with its CRC-32.
+Each is written under a temporary name, flushed to the disk and renamed: a file is complete when it appears, and an old
+one stays whole until then. They are zip archives of uncompressed entries, each with its CRC-32.
 """
 
 import os
@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from utils.errors import InputError, one_line
 
 _LEVEL, _PART, _STATE = "miner level", "miner part", "miner state"
-_VERSION = 3
+_VERSIONS = {_LEVEL: 3, _PART: 4, _STATE: 4}
 _LARGE = 2**28
 
 
@@ -38,26 +38,26 @@ def state_path(folder: Path) -> Path:
 
 
 def lock(folder: Path) -> FileLock:
-    """Hold a folder, for as long as the result is held: the system lets go of it if the process dies.
+    """Hold a folder for as long as the lock is held; the system releases it if the process dies.
 
     Errors
-        InputError where another process holds it
+        InputError if another process holds it
     """
     held = FileLock(folder / ".lock")
     try:
         held.acquire(timeout=0)
     except Timeout as error:
-        raise InputError(f"{folder} is being fitted by another process: another --exp_name works") from error
+        raise InputError(f"{folder} is being fitted by another process; choose another --exp_name") from error
     return held
 
 
 @contextmanager
 def aside(path: Path) -> Iterator[BinaryIO]:
-    """A new file to fill, which takes the place of `path` once it is complete and on the disk; an old one stays whole
-    until then, and for good where filling fails.
+    """A new file to fill, which replaces `path` once it is complete and on the disk. Until then, and if filling fails,
+    an old file stays whole.
 
     Errors
-        InputError for whatever OSError comes up
+        InputError for any OSError
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -78,13 +78,13 @@ def unwritable(path: Path, error: OSError) -> InputError:
 
 
 def write_aside(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that it is complete, and on the disk, when it appears; an old one stays whole until then."""
+    """Write a file that appears only once it is complete and on the disk; an old one stays whole until then."""
     with aside(path) as file:
         file.write(data)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a renaming last, where the system can."""
+    """Make a rename durable, where the system can."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_DIRECTORY)
         try:
@@ -99,7 +99,7 @@ def save_level(path: Path, record: dict[str, Any]) -> None:
 
 
 def load_level(path: Path) -> dict[str, Any]:
-    """Read one level, its tensors mapped where it is large; InputError, naming the file, for anything that is none."""
+    """Read one level, memory-mapped if it is large; InputError, naming the file, if it is not one."""
     return _load(_LEVEL, path)
 
 
@@ -109,13 +109,13 @@ def save_state(folder: Path, record: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """Where a run stood, or None where no level was begun; InputError for a file that is none."""
+    """Where a run stands inside a level, or None if no level is under way; InputError if the file is damaged."""
     path = state_path(folder)
     return _load(_STATE, path) if path.exists() else None
 
 
 def part_paths(folder: Path) -> list[Path]:
-    """The finished parts of the level at hand, in the order of their blocks."""
+    """The finished parts of the level in training, in the order of their blocks."""
     return sorted(folder.glob("part*.ckpt"))
 
 
@@ -124,52 +124,52 @@ def part_path(folder: Path, first: int) -> Path:
 
 
 def save_part(folder: Path, first: int, record: dict[str, Any]) -> None:
-    """Write a finished part of a level, whose first block is its active block number `first`."""
+    """Write a finished part of a level; `first` active blocks of the level come before it."""
     _save(_PART, part_path(folder, first), record)
 
 
 def load_part(path: Path) -> dict[str, Any]:
-    """Read a part, its tensors mapped where it is large; InputError for a file that is none."""
+    """Read a part, memory-mapped if it is large; InputError if the file is damaged."""
     return _load(_PART, path)
 
 
 def _save(kind: str, path: Path, record: dict[str, Any]) -> None:
-    with aside(path) as file:  # to a path, torch would write the path's name into it
-        torch.save({"format": kind, "version": _VERSION, **record}, file)
+    with aside(path) as file:  # given a path, torch would write its name into the file
+        torch.save({"format": kind, "version": _VERSIONS[kind], **record}, file)
 
 
 def _load(kind: str, path: Path) -> dict[str, Any]:
     try:
         _check_archive(path)
-        # a mapped file that something else shortens would kill the process: only where memory matters
+        # were a mapped file shortened, this process would be killed: map only where memory matters
         is_large = path.stat().st_size > _LARGE
         record = torch.load(path, map_location="cpu", mmap=is_large, weights_only=True)
         _check_tensors(record)
-    except Exception as error:  # whatever a damaged archive or pickle leads to
-        raise InputError(f"{path} is damaged, or no checkpoint: fit it again") from error
+    except Exception as error:  # whatever a damaged archive or pickle raises
+        raise InputError(f"{path} is damaged, or not a checkpoint; fit it again") from error
     if not isinstance(record, dict) or str(record.get("format")) != kind:
-        raise InputError(f"{path} is no checkpoint of a {kind.removeprefix('miner ')}")
+        raise InputError(f"{path} is not a checkpoint of a {kind.removeprefix('miner ')}; fit it again")
     version = one_line(record.get("version"))[:20]
-    if version != str(_VERSION):
-        raise InputError(f"{path} has format version {version}; this program reads version {_VERSION}")
+    if version != str(_VERSIONS[kind]):
+        raise InputError(f"{path} has format version {version}; this program reads version {_VERSIONS[kind]}")
     return record
 
 
 def _check_archive(path: Path) -> None:
-    """Nothing in it unpacks to more than the file holds, and every byte is as it was written."""
+    """BadZipFile if an entry unpacks to more than the file holds, or a byte is not as it was written."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise zipfile.BadZipFile("packed entries")
+            raise zipfile.BadZipFile("compressed entries")
         if sum(entry.file_size for entry in entries) > path.stat().st_size or archive.testzip() is not None:
             raise zipfile.BadZipFile("sizes or checksums")
 
 
 def _check_tensors(value: Any) -> None:
-    """Tensors own the memory that they span: none is larger than its part of the file."""
+    """ValueError if a tensor is larger than its part of the file."""
     if isinstance(value, torch.Tensor):
         if not value.is_contiguous() or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError("a tensor that is not its storage")
+            raise ValueError("a tensor larger than its storage")
     elif isinstance(value, dict):
         for part in value.values():
             _check_tensors(part)

@@ -1,4 +1,4 @@
-"""What the command line says when it cannot go on: one line, no traceback."""
+"""Errors of a command line: one line each, without a traceback."""
 
 import re
 import sys
@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 
 class InputError(ValueError):
-    """Bad input; the message names the value and what would work."""
+    """Bad input; the message names the value and what to try."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """The user or the system wants the run to end; what it has done is saved."""
+class Interrupted(Exception):
+    """The user or the system wants the run to end; its progress is saved."""
 
 
 class KernelError(RuntimeError):
-    """A kernel cannot be had here; the message says why."""
+    """A kernel is not available here; the message says why."""
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -27,17 +27,23 @@ def run_command(main: Callable[[], None]) -> None:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search("alloc|out of memory", str(error)):
+        if not is_out_of_memory(error):
             raise
         reason = one_line(error)[:200]
-        sys.exit(f"error: out of memory; a smaller size, network, batch, --scale or --b_chunks works ({reason})")
+        sys.exit(f"error: out of memory; use a smaller size, network, batch, --scale or --b_chunks ({reason})")
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {place}{error.strerror or one_line(error)}")
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error means that the machine or a device is out of memory; torch has no single type for that."""
+    signs = "out of memory|not enough memory|(can't|cannot) allocate memory|bad_alloc|CUBLAS_STATUS_ALLOC_FAILED"
+    return isinstance(error, MemoryError) or re.search(signs, str(error), re.IGNORECASE) is not None
+
+
 def size_text(size: tuple[int, ...]) -> str:
-    """A size (h, w) or (d, h, w) in the order of the command line: WxH or WxHxD."""
+    """A size (h, w) or (d, h, w) in the order of the command line, WxH or WxHxD."""
     return "x".join(map(str, size[::-1]))
 
 

@@ -1,4 +1,4 @@
-"""What a fit does where, as pictures (c, h, w) in [0, 1] and as coordinates."""
+"""What a fit does where, as pictures (c, h, w) in [0, 1] or as coordinates."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from utils.frame import Frame
 from utils.pyramid import upsample_whole
 
-# Okabe and Ito's palette, told apart by colour-blind readers too; one colour a level, the finest first.
+# Okabe and Ito's palette, which colour-blind readers can distinguish; one colour a level, the finest first.
 LEVEL_COLOURS = torch.tensor(
     [
         [213, 94, 0],
@@ -33,7 +33,7 @@ def thumbnail(picture: Tensor, longest: int = 1024) -> Tensor:
 def highlight_blocks(
     picture: Tensor, size: tuple[int, int], patch_size: tuple[int, int], grid: Tensor, dim: float = 0.3
 ) -> Tensor:
-    """Dim a picture everywhere but in some blocks.
+    """Dim a picture outside some blocks.
 
     Inputs
         picture: (c, h, w) of a level, possibly shrunken
@@ -55,15 +55,15 @@ def error_map(reconstruction: Tensor, signal: Tensor, gain: float = 10) -> Tenso
 
 
 def signed(values: Tensor, span: float) -> Tensor:
-    """Signed values as brightness: grey is nothing, black and white are -span and span, or beyond."""
+    """Signed values as brightness: grey is 0, black is -span or less, white is span or more."""
     return (0.5 + values / (2 * max(span, 1e-6))).clamp(0, 1)
 
 
 def level_strip(reconstructions: list[Tensor], signals: list[Tensor]) -> dict[str, Tensor]:
-    """Three pictures a level, the coarsest first: its reconstruction, what the coarser level lacks, what was added.
+    """Three pictures a level, the coarsest first: its reconstruction, its residual, its prediction.
 
-    The last two share a scale, four times the root mean square of the residual; larger values are cut off. At the
-    coarsest level what is lacking is all.
+    The last two share a scale, four times the root mean square of the residual; larger values are clipped. At the
+    coarsest level the residual is the signal.
 
     Inputs
         reconstructions, signals: (c, h, w) of every level, the finest first
@@ -89,14 +89,15 @@ def slice_picture(volume: Tensor, axis: int, index: int) -> Tensor:
 
 
 def error_slices(field: Tensor, occupancy: Tensor) -> dict[str, Tensor]:
-    """Of each axis the slice with the most voxels on the wrong side of 1/2.
+    """Across each axis, the slice with the most voxels on the wrong side of 1/2.
 
-    Grey is rightly inside, white rightly outside; LEVEL_COLOURS[0] is wrongly inside, LEVEL_COLOURS[1] wrongly outside.
+    Grey is correctly inside, white correctly outside, LEVEL_COLOURS[0] wrongly inside, LEVEL_COLOURS[1] wrongly
+    outside.
 
     Inputs
         field, occupancy: (1, d, h, w)
     Outputs
-        (3, rows, columns) of the slices across z, y and x, by their titles
+        (3, h, w) slices across z, y and x, by their titles
     """
     inside, truly = field > 0.5, occupancy > 0.5
     wrong = inside ^ truly
@@ -152,17 +153,17 @@ def draw_blocks(
 ) -> Tensor:
     """Outline the blocks that have a network, one colour a level, finer levels over coarser ones.
 
-    So the colour around a place tells the finest level that has a network there: the block decomposition of MINER
+    The colour around a place is that of the finest level with a network there: the block decomposition of MINER
     (Saragadam et al., ECCV 2022), Fig. 4.
 
     Inputs
-        picture: (c, n_rows, w) in [0, 1], a window of the signal, or some rows of that
+        picture: (c, n_rows, w) in [0, 1], a window of the signal, or some rows of the window
         active: for each level its grid (gh, gw) of bools
         patch_size: (h, w) pixels of a block, of its level
         corner: (y, x) of the window, in pixels of level 0
         pixel_size: pixels of level 0 that a pixel of the picture spans
-        top: row of the window that the picture begins with
-        size: (h, w) pixels of the window; None where the picture is all of it
+        top: row of the window at which the picture begins
+        size: (h, w) pixels of the window; None if the picture is all of it
     Outputs
         (3, n_rows, w) in [0, 1]
     """
@@ -183,8 +184,8 @@ def _block_lines(
     corner: tuple[int, int],
     pixel_size: float,
 ) -> Tensor:
-    """Where (n_rows, w) the first or last pixels of a block that is set in the grid (gh, gw) lie, in rows start..stop-1
-    of a window of size (h, w); block_size in pixels of level 0."""
+    """Which pixels (n_rows, w) outline the blocks that are set in the grid (gh, gw): in a range of rows of a window of
+    size (h, w); block_size is in pixels of level 0."""
     width = max(1, min(max(size) // 512, int(min(block_size) / pixel_size / 12)))
     places, starts, ends = [], [], []
     for axis, (start, stop) in enumerate((rows, (0, size[1]))):

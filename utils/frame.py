@@ -1,4 +1,4 @@
-"""Where the voxels of a grid lie in the space of the mesh that they came from."""
+"""Where the voxels of a grid lie in the space of their mesh."""
 
 from dataclasses import dataclass
 

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 _SSIM_WINDOW = 11
-_SSIM_ROWS, _SSIM_VALUES = 32, 2**19  # of a strip: at least, and at most where that is more
+_SSIM_ROWS, _SSIM_VALUES = 32, 2**19  # of a strip: at least so many rows, and more as long as it has no more values
 
 
 def n_colours(n_channels: int) -> int:
@@ -19,7 +19,7 @@ def n_colours(n_channels: int) -> int:
 
 @dataclass(frozen=True)
 class Metric:
-    """A quality that adds up over blocks: two sums for each, and a value of their totals.
+    """A measure of quality that adds up over blocks: two sums for each block, and a value of their totals.
 
     name: in curves and reports
     line: how a run prints it
@@ -39,8 +39,8 @@ class Metric:
     def totals(self, reconstruction: Tensor, signal: Tensor) -> Tensor:
         """(2,) in double precision, of a window of a signal, (c, *size) in [0, 1]; they add up over windows."""
         totals = torch.zeros(2, dtype=torch.float64)
-        for layer, true_layer in zip(reconstruction.unbind(1), signal.unbind(1), strict=True):
-            values, true_values = (rearrange(x, "c ... -> 1 (...) c") for x in (layer, true_layer.float()))
+        for plane, true_plane in zip(reconstruction.unbind(1), signal.unbind(1), strict=True):
+            values, true_values = (rearrange(x, "c ... -> 1 (...) c") for x in (plane, true_plane.float()))
             totals += self.sums(values, true_values, torch.ones(values.shape[:2], dtype=torch.bool))[0].cpu()
         return totals
 
@@ -68,11 +68,11 @@ iou = Metric("iou", "IoU : {:.6f}", _overlap, lambda intersection, union: inters
 
 
 class Similarity:
-    """Mean structural similarity (Wang et al. 2004) over the colour channels, where the window of 11 lies inside; of
-    two pictures that come in consecutive rows."""
+    """Mean structural similarity (Wang et al. 2004) of two pictures that come in consecutive rows: over the colour
+    channels, wherever the window of 11 pixels lies inside."""
 
     def __init__(self) -> None:
-        self._last: tuple[Tensor, Tensor] | None = None  # rows that windows below them reach
+        self._last: tuple[Tensor, Tensor] | None = None  # rows that later windows still cover
         self._total, self._count = 0.0, 0
 
     def add(self, prediction: Tensor, signal: Tensor) -> None:
@@ -92,7 +92,7 @@ class Similarity:
 
     @property
     def value(self) -> float | None:
-        """A number up to 1, or None where the picture is smaller than the window."""
+        """A number up to 1, or None if the picture is smaller than the window."""
         return self._total / self._count if self._count else None
 
 

@@ -30,7 +30,7 @@ def show(panels: dict[str, Tensor], columns: int, legend: dict[str, str] | None 
 
     Inputs
         panels: (c, h, w) in [0, 1], by their titles
-        columns: pictures a row
+        columns: pictures side by side
         legend: colours by their names
     """
     rows = -(-len(panels) // columns)
@@ -54,25 +54,27 @@ def show(panels: dict[str, Tensor], columns: int, legend: dict[str, str] | None 
 def show_blocks(picture: Tensor, summary: list[dict[str, Any]]) -> Figure:
     """A picture with its block decomposition, and which colour is which level."""
     legend = {
-        f"level {row['level']}: {row['active_blocks']:,} of {row['blocks']:,} blocks": level_colour(row["level"])
-        for row in summary
+        f"level {entry['level']}: {entry['active_blocks']:,} of {entry['blocks']:,} blocks": level_colour(
+            entry["level"]
+        )
+        for entry in summary
     }
     return show({"": picture}, columns=1, legend=legend)
 
 
 def show_parameters(summary: list[dict[str, Any]]) -> Figure:
     """Blocks and parameters of each level, as bars."""
-    names = [f"level {row['level']}\n{'x'.join(map(str, row['size']))}" for row in summary]
-    shades = [level_colour(row["level"]) for row in summary]
+    names = [f"level {entry['level']}\n{'x'.join(map(str, entry['size']))}" for entry in summary]
+    shades = [level_colour(entry["level"]) for entry in summary]
     height = 0.9 + 0.55 * len(summary)
     figure, (blocks, parameters) = plt.subplots(1, 2, figsize=(_INCHES, height), layout="constrained")
-    blocks.barh(names, [row["blocks"] for row in summary], color="0.9")
-    bars = blocks.barh(names, [row["active_blocks"] for row in summary], color=shades)
-    blocks.bar_label(bars, [f" {row['active_blocks']:,} of {row['blocks']:,}" for row in summary])
+    blocks.barh(names, [entry["blocks"] for entry in summary], color="0.9")
+    bars = blocks.barh(names, [entry["active_blocks"] for entry in summary], color=shades)
+    blocks.bar_label(bars, [f" {entry['active_blocks']:,} of {entry['blocks']:,}" for entry in summary])
     blocks.set_title("blocks with a network", fontsize=10)
-    bars = parameters.barh(names, [row["parameters"] for row in summary], color=shades)
-    parameters.bar_label(bars, [f" {row['parameters']:,}" for row in summary])
-    parameters.set_title(f"parameters, {sum(row['parameters'] for row in summary):,} in all", fontsize=10)
+    bars = parameters.barh(names, [entry["parameters"] for entry in summary], color=shades)
+    parameters.bar_label(bars, [f" {entry['parameters']:,}" for entry in summary])
+    parameters.set_title(f"parameters, {sum(entry['parameters'] for entry in summary):,} in all", fontsize=10)
     for axes in (blocks, parameters):
         axes.invert_yaxis()
         axes.margins(x=0.15)
@@ -89,7 +91,7 @@ def show_mesh(mesh: trimesh.Trimesh) -> Figure:
 
 
 def show_boxes(mesh: trimesh.Trimesh, boxes: dict[int, np.ndarray]) -> Figure:
-    """A mesh in the blocks of each level, the coarsest first; boxes are edges (n_edges, 2, 3)."""
+    """A mesh and the blocks of each level, the coarsest first; boxes are edges (n_edges, 2, 3)."""
     figure = plt.figure(figsize=(_INCHES, _INCHES / len(boxes)), layout="constrained")
     for place, (level, edges) in enumerate(sorted(boxes.items(), reverse=True), 1):
         axes = figure.add_subplot(1, len(boxes), place, projection="3d", title=f"level {level}")
@@ -99,7 +101,7 @@ def show_boxes(mesh: trimesh.Trimesh, boxes: dict[int, np.ndarray]) -> Figure:
 
 
 def _draw_mesh(axes: Axes3D, mesh: trimesh.Trimesh, azimuth: float, zoom: float, elevation: float = 20) -> None:
-    """Angles in degrees. It is lit from beside the camera, by the normals of a smoothed copy: voxels make steps."""
+    """Angles in degrees. Light comes from beside the camera; normals are of a smoothed copy: voxels make steps."""
     around, above = np.deg2rad([azimuth - 25, elevation + 20])
     towards_light = np.array([np.sin(around) * np.cos(above), np.sin(above), np.cos(around) * np.cos(above)])
     smooth = trimesh.smoothing.filter_taubin(mesh.copy(), iterations=30)
@@ -119,7 +121,7 @@ def explore_mesh(mesh: trimesh.Trimesh, boxes: dict[int, np.ndarray]) -> dict[st
     Inputs
         boxes: edges (n_edges, 2, 3) of the blocks of each level
     Outputs
-        for `IPython.display.display(..., raw=True)`: a plotly figure, and a picture where none can be shown
+        for `IPython.display.display(..., raw=True)`: a plotly figure, and a picture for where it cannot be shown
     """
     corners = mesh.vertices.astype(np.float32)
     faces = mesh.faces.astype(np.uint16 if len(corners) <= 2**16 else np.uint32)
@@ -132,7 +134,7 @@ def explore_mesh(mesh: trimesh.Trimesh, boxes: dict[int, np.ndarray]) -> dict[st
                 "ambient": 0.4,
                 "diffuse": 0.8,
                 "specular": 0.1,
-                "facenormalsepsilon": 1e-30,  # the triangles of a voxel are small beside the default
+                "facenormalsepsilon": 1e-30,  # triangles of the size of a voxel are too small for the default
                 "vertexnormalsepsilon": 1e-30,
             },
             lightposition={"x": -2e4, "y": 3e4, "z": -4e4},  # from the camera's side

@@ -1,7 +1,7 @@
-"""The pyramid, and the only interpolation there is: training and decoding both read it from here.
+"""The pyramid, and the one interpolation that training and decoding share.
 
-Level j + 1 has size ceil(size of level j / 2). Both ways are aligned by half pixels: pixel i of level j + 1 covers
-pixels 2i and 2i + 1 of level j.
+Level j + 1 has size ceil(size of level j / 2). Both directions are aligned by half pixels: pixel i of level j + 1
+covers pixels 2i and 2i + 1 of level j.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.blocks import pad_to_blocks
-from utils.raster import Window, whole
+from utils.windows import Window, whole
 
 
 def level_size(size: tuple[int, ...], level: int) -> tuple[int, ...]:
@@ -19,7 +19,7 @@ def level_size(size: tuple[int, ...], level: int) -> tuple[int, ...]:
 
 
 def downsample(signal: Tensor) -> Tensor:
-    """Halve (c, *size) of any type by area averaging, to float32; an odd last row stands for both of its pair."""
+    """Halve (c, *size) of any type by area averaging, to float32; a last entry without a partner counts twice."""
     halves = pad_to_blocks(signal, (2,) * (signal.ndim - 1))
     for axis in range(1, signal.ndim):
         halves = halves.unflatten(axis, (-1, 2)).mean(axis + 1, dtype=torch.float32)
@@ -41,13 +41,12 @@ def source_window(start: int, stop: int, factor: int, size: int) -> tuple[int, i
 
 
 def upsample(window: Tensor, factor: int, crop: Window, origin: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
-    """Quadratic B-spline interpolation, `factor` samples a coarse one, aligned by half pixels, edges replicated.
+    """Quadratic B-spline interpolation, `factor` samples for each coarse one, aligned by half pixels, edges replicated.
 
-    The spline smooths: it passes near the samples, not through them, and stays in their range. That is wanted:
-    the samples are a fit with errors of their own, and sharper kernels pass these on to the finer level.
+    The spline smooths: it passes near the samples, not through them, and stays in their range. That is intended:
+    the samples are a fit with errors of its own, which a sharper kernel would pass on to the finer level.
 
-    The position of a sample is rational and is reduced in whole numbers, so a sample has the same bits whatever window
-    it is computed in.
+    Positions are reduced in integers, so a sample has the same bits in whichever window it is computed.
 
     Inputs
         window: (c, *window_size) the coarse samples that `source_window` names for the crop
@@ -65,18 +64,18 @@ def upsample(window: Tensor, factor: int, crop: Window, origin: tuple[int, ...],
         for tap, weight in zip(taps[1:], weights[1:], strict=True):
             total.addcmul_(_select(window, axis + 1, tap), weight)
         window = total
-    return window.clamp_(0, 1)  # rounding alone leaves the range
+    return window.clamp_(0, 1)  # only rounding can leave the range
 
 
 def _select(values: Tensor, axis: int, index: Tensor) -> Tensor:
-    """`index_select`, which takes several times as long as `gather` along the last axis."""
+    """`index_select`, but along the last axis `gather`, which is several times as fast there."""
     if axis == values.ndim - 1:
         return values.gather(axis, index.expand(*values.shape[:-1], -1))
     return values.index_select(axis, index)
 
 
 def upsample_whole(coarse: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A whole level (c, *coarse_size) brought to the size of the next finer one."""
+    """A whole level (c, *coarse_size), upsampled to the size of the next finer one."""
     return upsample(coarse, 2, whole(size), (0,) * len(size), tuple(coarse.shape[1:]))
 
 
@@ -84,7 +83,7 @@ def upsample_window(read: Callable[[Window], Tensor], size: tuple[int, ...], fac
     """Upsample as much of a coarse level as a crop needs.
 
     Inputs
-        read: gives a window of the coarse level, (c, *window_size)
+        read: returns a window of the coarse level, (c, *window_size)
         size: of the whole coarse level
         crop: (start, stop) of the wanted samples along each axis, counted in upsampled samples
     """
@@ -93,7 +92,7 @@ def upsample_window(read: Callable[[Window], Tensor], size: tuple[int, ...], fac
 
 
 def _spline_taps(index: Tensor, factor: int, size: int) -> tuple[Tensor, Tensor]:
-    """The coarse samples that upsampled ones are made of, and with what weight.
+    """The coarse samples that each upsampled one is made of, and their weights.
 
     An upsampled sample lies at (index + 1/2)/factor - 1/2, in coarse samples; the kernel is the uniform quadratic
     B-spline (de Boor, A Practical Guide to Splines, ch. IX).

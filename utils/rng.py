@@ -1,8 +1,8 @@
-"""Counter-based random numbers: each is a function of its key and its place alone, so any range can be drawn by itself.
+"""Counter-based random numbers: each depends on its key and its place alone, so any range can be drawn on its own.
 
 The generator is Philox-4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), keyed by
-(seed, level); streams are told apart by the upper words of its counter. Only its raw words are used: NumPy guarantees
-those, and not what its distributions make of them.
+(seed, level); the upper words of its counter select the stream. Only its raw words are used: NumPy guarantees those,
+but not its distributions.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ def _words(seed: int, level: int, stream: int, substream: int, start: int, n_cou
 
 
 def block_uniform(seed: int, level: int, blocks: torch.Tensor, n_values: int) -> torch.Tensor:
-    """Uniform values in [-1, 1), a row a block, that depend on (seed, level, index of the block) alone.
+    """Uniform values in [-1, 1) for each block, which depend on (seed, level, index of the block) alone.
 
     Inputs
         blocks: (n_blocks,) ascending indices in the level's grid
@@ -46,7 +46,7 @@ def point_order(seed: int, level: int, epochs: range, n_points: int) -> torch.Te
     """The order in which each epoch visits the points of a block, a function of (seed, level, epoch) alone.
 
     Outputs
-        (n_epochs, n_points) int64, each row a permutation
+        (n_epochs, n_points) int64, a permutation for each epoch
     """
     n_counts = -(-n_points // 4)
     words = np.stack([_words(seed, level, _ORDER, epoch, 0, n_counts)[:n_points] for epoch in epochs])

@@ -1,4 +1,4 @@
-"""Surfaces of volumes: out of a field, and how near two of them are."""
+"""Surfaces: extracted from a field, and how near two of them are."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, pairwise
@@ -11,7 +11,7 @@ from skimage.measure import marching_cubes
 from utils.errors import InputError
 from utils.frame import Frame
 
-_OFF = np.float32(2**-11)  # float32 tells vertices apart in planes of up to 8192 samples a side
+_OFF = np.float32(2**-11)  # with it, float32 keeps vertices distinct in planes of up to 8192 samples a side
 
 
 def extract_surface(
@@ -24,20 +24,20 @@ def extract_surface(
 ) -> trimesh.Trimesh:
     """The surface where a field is 1/2 (marching cubes), closed where it meets the box.
 
-    It is made plane by plane and joined exactly, so it does not depend on how the field is cut into slabs; memory is
-    that of the surface, a slab and some ten planes.
+    It is extracted plane by plane and joined exactly, so it does not depend on how the field is cut into slabs. Memory
+    holds the surface, a slab and some ten planes.
 
     Inputs
         slabs: (n_planes, h, w) each, consecutive along the first axis: samples of a window of a level
         frame: of the whole volume; None leaves the surface in voxels of level 0
         size: (d, h, w) of level 0
-        crop, level, scale: which window, None for all of it, of which level, and samples a pixel along each axis
+        crop, level, scale: the window, None for all, of which level, and samples a pixel along each axis
     Errors
-        InputError where the field is nowhere above 1/2
+        InputError if the field is nowhere above 1/2
     """
     corners, faces = _march(plane for slab in slabs for plane in slab)
     if not len(faces):
-        raise InputError("the field has no surface: it is nowhere above 1/2")
+        raise InputError("the field has no surface: it is nowhere above 1/2; try another crop, or fit longer")
     starts = np.array([start for start, _ in crop]) if crop else 0
     pixels = starts + (corners + 0.5) / scale - 0.5
     voxels = ((pixels + 0.5) * 2**level - 0.5)[:, ::-1]  # (x, y, z) of level 0
@@ -52,11 +52,11 @@ def _march(planes: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """
     vertices, faces, n_vertices = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], 0
     seam, seam_index = np.zeros(0, np.uint64), np.zeros(0, np.int64)  # the vertices on the lower plane
-    for z, layer in enumerate(map(np.stack, pairwise(_framed(planes))), -1):
-        if not layer.max() > 0.5:
+    for z, pair in enumerate(map(np.stack, pairwise(_framed(planes))), -1):
+        if not pair.max() > 0.5:
             continue
-        corners, triangles, _, _ = marching_cubes(layer, 0.5)
-        place = np.ascontiguousarray(corners[:, 1:]).view(np.uint64)[:, 0]  # both float32 coordinates as one number
+        corners, triangles, _, _ = marching_cubes(pair, 0.5)
+        place = np.ascontiguousarray(corners[:, 1:]).view(np.uint64)[:, 0]  # both float32 coordinates as one integer
         on_lower, on_upper = corners[:, 0] == 0, corners[:, 0] == 1
         index = n_vertices - 1 + np.cumsum(~on_lower)
         index[on_lower] = seam_index[np.searchsorted(seam, place[on_lower])]
@@ -71,8 +71,8 @@ def _march(planes: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def _framed(planes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Planes with a border of zeros, and one of zeros before and after them.
 
-    Values near 1/2 are moved off it, less than a fit is exact to: no vertex then lies on a sample, where it would
-    coincide with others and could not be told from them.
+    Values near 1/2 are moved off it, by less than the precision of a fit, so that no vertex lies on a sample: there it
+    would coincide with others.
     """
     framed = (np.pad(plane, 1) for plane in planes)
     first = next(framed)

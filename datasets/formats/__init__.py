@@ -1,6 +1,6 @@
 """The formats of picture files: how each is recognised, read and written, and what it can hold.
 
-To add a format, write a module of this package and give it a row in `FORMATS`.
+To add a format, write a module of this package and an entry in `FORMATS`.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from utils.errors import InputError
 _LONGEST_MAGIC = 16
 
 DEPTHS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
-"""Bits a channel of the types that pixels come in."""
+"""Bits a channel of each type of pixels."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,14 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Format:
-    """A format of picture files: read by what a file begins with, written by its suffix.
+    """A format of picture files: recognised by how a file begins when read, and by its suffix when written.
 
     name: in messages
     module: of this package, with `open_pixels(path) -> Pixels` and, where there are suffixes,
-        `write_pixels(path, rows, shape, dtype)`; imported when it is first needed, for the libraries behind it
-        load slowly
-    magic: what its files begin with: one of these, of up to 16 bytes each
-    markers: what its folders hold: at least one of these files, and the first of them in those that are written
-    suffixes: by which a file is written in it; none where it is only read
+        `write_pixels(path, rows, shape, dtype)`; imported when first needed, since its libraries load slowly
+    magic: how its files begin: with one of these, of up to 16 bytes each
+    markers: files in its folders: at least one of these; in folders that are written, the first
+    suffixes: of files that are written in it; none if it is only read
     most_bits: of a channel
     has_alpha: it holds RGBA as well
     most_side: pixels along each axis, at most
@@ -65,17 +64,17 @@ class Format:
     most_side: int | None = None
 
     def open(self, path: Path) -> Pixels:
-        """InputError for a file that is damaged, or holds what no picture does."""
+        """InputError for a file that is damaged or does not hold a picture."""
         return self._module().open_pixels(path)
 
     def write(self, path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
-        """Write a picture aside, then put it in the place of an old one.
+        """Write a picture; it replaces an old file once it is complete.
 
         Inputs
             rows: consecutive parts of the picture from the top, (n_rows, w, c)
             shape, dtype: (h, w, c) of the picture, uint8 or uint16
         Errors
-            InputError where it cannot be written
+            InputError if it cannot be written
         """
         self._module().write_pixels(path, rows, shape, dtype)
 
@@ -102,7 +101,7 @@ FORMATS = (
         markers=("zarr.json", ".zarray", ".zgroup"),
         suffixes=(".zarr",),
     ),
-    Format("other", "encoded", magic=(b"",)),  # whatever else can be decoded: every file begins so
+    Format("other", "encoded", magic=(b"",)),  # whatever else can be decoded: matches every file
 )
 
 _NAMES = [format.name for format in FORMATS if format.suffixes]
@@ -110,7 +109,7 @@ SUPPORTED = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]} with 8 or 16 bits a chann
 
 
 def open_pixels(path: Path) -> Pixels:
-    """A picture in a file or a folder that is there; InputError where it cannot be read."""
+    """Open a picture in an existing file or folder; InputError if it cannot be read."""
     if path.is_dir():
         return next(format for format in FORMATS if _is_folder_of(format, path)).open(path)
     with path.open("rb") as file:
@@ -119,7 +118,7 @@ def open_pixels(path: Path) -> Pixels:
 
 
 def is_picture_folder(path: Path) -> bool:
-    """The path is a folder in one of the formats."""
+    """Whether the path is a folder in one of the formats."""
     return any(_is_folder_of(format, path) for format in FORMATS)
 
 
@@ -128,4 +127,4 @@ def _is_folder_of(format: Format, path: Path) -> bool:
 
 
 def unsupported_type(path: Path, dtype: np.dtype) -> InputError:
-    return InputError(f"{path} holds {dtype} values, which are not supported: use {SUPPORTED}")
+    return InputError(f"{path} holds {dtype} values, which are not supported; use {SUPPORTED}")

@@ -1,4 +1,4 @@
-"""Pictures in chunks: windows out of them to read, whole rows of them to write."""
+"""Chunked pictures: windows to read, and rows grouped by chunk to write."""
 
 from collections.abc import Iterable, Iterator
 from math import ceil, prod
@@ -19,9 +19,9 @@ def read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice) 
 
     Inputs
         path: of its file, for messages
-        axes: a letter an axis: Y rows, X columns, S channels; of others the first entry is taken
+        axes: a letter for each axis: Y rows, X columns, S channels; of any other, the first entry is taken
     Errors
-        InputError where the file is damaged, or memory does not hold the window
+        InputError if the file is damaged, or the window does not fit into memory
     """
     index = tuple({"Y": rows, "X": columns, "S": slice(None)}.get(axis, 0) for axis in axes)
     lengths = {"Y": rows.stop - rows.start, "X": columns.stop - columns.start, "S": None}
@@ -30,7 +30,7 @@ def read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice) 
     check_memory(path, size, prod(shape) * array.dtype.itemsize + _decoding_cost(array, shape))
     try:
         window = np.asarray(array[index])
-    except Exception as error:  # whatever damaged chunks lead to
+    except Exception as error:  # whatever damaged chunks raise
         raise InputError(f"{path} is damaged: its pixels cannot be read ({one_line(error)})") from error
     if "S" not in axes:
         window = window[..., None]
@@ -40,7 +40,7 @@ def read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice) 
 
 
 def _decoding_cost(array: Any, shape: list[int]) -> int:
-    """Bytes that reading a window takes at most besides its values."""
+    """Most bytes that reading a window takes besides its values."""
     if isinstance(array, np.ndarray):
         return 0
     n_chunks = prod(ceil(n / chunk) + 1 for n, chunk in zip(shape, array.chunks, strict=True))

@@ -1,4 +1,4 @@
-"""PNG, JPEG and whatever else Pillow or OpenCV know: pictures that decode only as a whole."""
+"""PNG, JPEG and other formats of Pillow or OpenCV: pictures that decode only as a whole."""
 
 import re
 import struct
@@ -21,12 +21,12 @@ PIL.Image.MAX_IMAGE_PIXELS = None
 _EXIF_ORIENTATION = 0x0112
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}  # by colour type, as OpenCV gives them
 _PNG_METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
-_PNG_COMPRESSION = 3  # 6, the usual one, takes half as long again for 2% less
+_PNG_COMPRESSION = 3  # 6, the usual one, takes half as long again to save 2%
 _JPEG_QUALITY = 95
 
 
 def open_pixels(path: Path) -> Pixels:
-    """PNG and JPEG by their headers; other kinds are decoded right away, for only their pixels tell what they hold."""
+    """Open PNG and JPEG by their headers; other kinds are decoded at once, as only the pixels show what they hold."""
     try:
         with PIL.Image.open(path) as picture:
             if picture.format == "PNG":
@@ -38,8 +38,8 @@ def open_pixels(path: Path) -> Pixels:
     except InputError:
         raise
     except PIL.UnidentifiedImageError:
-        orientation = 1  # OpenCV may still know it
-    except Exception as error:  # whatever a damaged header leads to
+        orientation = 1  # OpenCV may still read it
+    except Exception as error:  # whatever a damaged header raises
         raise _unreadable(path) from error
     pixels = _decode_by_opencv(path)
     if pixels.dtype not in DEPTHS:
@@ -48,7 +48,7 @@ def open_pixels(path: Path) -> Pixels:
 
 
 def _unreadable(path: Path) -> InputError:
-    return InputError(f"{path} is not a readable picture: use {SUPPORTED}")
+    return InputError(f"{path} is not a readable picture; use {SUPPORTED}")
 
 
 def _whole(
@@ -72,12 +72,12 @@ def _open_png(path: Path, picture: PIL.Image.Image) -> Pixels:
     bits = 16 if depth == 16 else 8
     check_memory(path, size, prod(size) * n_channels * bits // 8)
     late = _PNG_METADATA & set(_chunks_after_pixels(path))
-    exif = picture.getexif() if late else PIL.Image.Image.getexif(picture)  # PNG's own decodes all to get at late ones
+    exif = picture.getexif() if late else PIL.Image.Image.getexif(picture)  # PNG's own decodes all to find late ones
     return _whole(size, n_channels, bits, exif.get(_EXIF_ORIENTATION, 1), lambda: _decode_png(path, size, n_channels))
 
 
 def _chunks_after_pixels(path: Path) -> Iterator[bytes]:
-    """Types of the PNG chunks from the first of the pixels on; InputError where the file ends too early."""
+    """Types of the PNG chunks, from the first of pixels on; InputError if the file ends too early."""
     with path.open("rb") as file:
         file.seek(8)
         kind, pixels_seen = b"", False
@@ -95,8 +95,8 @@ def _chunks_after_pixels(path: Path) -> Iterator[bytes]:
 def _decode_png(path: Path, size: tuple[int, int], n_channels: int) -> np.ndarray:
     try:
         with PIL.Image.open(path) as picture:
-            picture.verify()  # the checksums, since libpng prints what it finds
-    except Exception as error:  # whatever a damaged file leads to
+            picture.verify()  # checksums first: libpng would print its complaints
+    except Exception as error:  # whatever a damaged file raises
         raise _unreadable(path) from error
     pixels = _decode_by_opencv(path)
     if pixels.shape != (*size, n_channels):
@@ -105,10 +105,10 @@ def _decode_png(path: Path, size: tuple[int, int], n_channels: int) -> np.ndarra
 
 
 def _decode_jpeg(path: Path) -> np.ndarray:
-    try:  # Pillow refuses a truncated one, OpenCV makes up the rest
+    try:  # Pillow refuses truncated ones, where OpenCV makes up the rest
         with PIL.Image.open(path) as picture:
             pixels = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
-    except Exception as error:  # whatever a damaged file leads to
+    except Exception as error:  # whatever a damaged file raises
         raise _unreadable(path) from error
     return pixels.reshape(*pixels.shape[:2], -1)
 
@@ -123,13 +123,13 @@ def _decode_by_opencv(path: Path) -> np.ndarray:
 
 
 def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
-    """PNG or JPEG, by suffix, with libvips, which takes a whole picture: one that lies in a file, mapped."""
+    """Write PNG or JPEG, by suffix, with libvips, which takes whole pictures: this one is mapped from a file."""
     import pyvips  # reading does without it
 
     height, width, n_channels = shape
     deep = dtype == np.uint16
     colours = ("rgb16" if deep else "srgb") if n_channels > 1 else ("grey16" if deep else "b-w")
-    with aside(path) as file, TemporaryFile(dir=path.parent) as scratch:  # nameless: gone however this process ends
+    with aside(path) as file, TemporaryFile(dir=path.parent) as scratch:  # nameless, so gone however this process ends
         for some in rows:
             scratch.write(some.data)
         scratch.flush()

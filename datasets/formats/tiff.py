@@ -29,13 +29,13 @@ _NEAR_BYTES = 2**32 - 2**25  # of pixels, which 32-bit offsets surely reach
 
 
 def open_pixels(path: Path) -> Pixels:
-    """The first page."""
+    """Open the first page."""
     try:
         page = tifffile.TiffFile(path).pages[0]
         return _open_page(path, page)
     except InputError:
         raise
-    except Exception as error:  # whatever a damaged file leads to
+    except Exception as error:  # whatever a damaged file raises
         raise InputError(f"{path} is not a readable TIFF ({one_line(error)})") from error
 
 
@@ -65,21 +65,21 @@ def _open_page(path: Path, page: tifffile.TiffPage) -> Pixels:
 
 
 def _check_page(path: Path, page: tifffile.TiffPage, photometric: int) -> None:
-    """InputError for samples that are no grey, RGB or palette picture of 8 or 16 bits."""
+    """InputError for samples that are not a grey, RGB or palette picture of 8 or 16 bits."""
     if page.axes not in ("YX", "YXS", "SYX") or photometric not in _COLOURS or not page.dtype or 0 in page.shape:
         kind = getattr(photometric, "name", photometric)
-        raise InputError(f"{path} is a TIFF of kind {kind} {page.axes}: convert it to grey, RGB or a palette")
+        raise InputError(f"{path} is a TIFF of kind {kind} {page.axes}; convert it to grey, RGB or a palette")
     if page.dtype in DEPTHS and page.bitspersample != DEPTHS[page.dtype]:
-        raise InputError(f"{path} has {page.bitspersample} bits a channel: use {SUPPORTED}")
+        raise InputError(f"{path} has {page.bitspersample} bits a channel; use {SUPPORTED}")
     n_samples = _n_samples(page)
     if n_samples not in (1, 2, 3, 4):
-        raise InputError(f"{path} has {n_samples} channels: convert it to grey or RGB, with or without alpha")
+        raise InputError(f"{path} has {n_samples} channels; convert it to grey or RGB, with or without alpha")
     if page.dtype not in DEPTHS and page.dtype != bool:
         raise unsupported_type(path, page.dtype)
     if photometric == tifffile.PHOTOMETRIC.PALETTE and (
         page.colormap is None or n_samples > 1 or page.colormap.shape != (3, 2**page.bitspersample)
     ):
-        raise InputError(f"{path} is a TIFF whose palette does not match its pixels")
+        raise InputError(f"{path} is a TIFF whose palette does not match its pixels; convert it to RGB")
 
 
 def _n_samples(page: tifffile.TiffPage) -> int:
@@ -87,7 +87,7 @@ def _n_samples(page: tifffile.TiffPage) -> int:
 
 
 def _page_array(page: tifffile.TiffPage) -> tuple[Any, tuple[int, int]]:
-    """The samples of a page, mapped where they lie plainly in the file, else as a Zarr array; (h, w) of a chunk."""
+    """The samples of a page, mapped if the file holds them uncompressed, else as a Zarr array; (h, w) of a chunk."""
     if page.is_memmappable:
         return page.asarray(out="memmap"), (1, 1)
     import zarr  # mapped pages, and writing, do without it
@@ -95,7 +95,7 @@ def _page_array(page: tifffile.TiffPage) -> tuple[Any, tuple[int, int]]:
     array = zarr.open_array(page.aszarr(), mode="r", zarr_format=2)
     end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
     across = array.cdata_shape[page.axes.index("X")]
-    n_missing = prod(page.chunked) - len(page.dataoffsets)  # Philips leaves out the last row of tiles
+    n_missing = prod(page.chunked) - len(page.dataoffsets)  # Philips leaves out the lowest tiles
     if array.shape != page.shape or end > page.parent.filehandle.size or n_missing > across:
         raise ValueError("its size does not match its pixels")
     return array, (array.chunks[page.axes.index("Y")], array.chunks[page.axes.index("X")])
@@ -120,7 +120,7 @@ def _to_colours(samples: np.ndarray, inverted: bool, palette: np.ndarray | None,
 
 
 def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
-    """Tiles of 256 x 256 pixels, with 64-bit offsets where the file needs them."""
+    """Write tiles of 256 x 256 pixels, with 64-bit offsets if the file needs them."""
     height, width, n_channels = shape
     with aside(path) as file:
         tifffile.imwrite(
@@ -141,9 +141,9 @@ def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, 
 
 
 def _tiles(rows: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]:
-    """From left to right and top to bottom: (h, w), or (h, w, c) in colour, padded at the edges."""
-    for band in regroup(rows, _TILE):
-        padded = np.pad(band, ((0, -len(band) % _TILE), (0, -width % _TILE), (0, 0)), mode="edge")
+    """Tiles from left to right and top to bottom: (h, w), or (h, w, c) in colour, padded at the edges."""
+    for strip in regroup(rows, _TILE):
+        padded = np.pad(strip, ((0, -len(strip) % _TILE), (0, -width % _TILE), (0, 0)), mode="edge")
         for left in range(0, width, _TILE):
             tile = padded[:, left : left + _TILE]
             yield tile[:, :, 0] if tile.shape[2] == 1 else tile

@@ -22,20 +22,20 @@ _CHUNK = 512  # pixels a side, of the arrays written
 
 
 def open_pixels(path: Path) -> Pixels:
-    """The array, or the finest one of a group."""
+    """Open the array, or the finest one of a group."""
     try:
         node = zarr.open(path if path.is_dir() else zarr.storage.ZipStore(path, mode="r"), mode="r")
         array = node if isinstance(node, zarr.Array) else node[_first_scale(node)]
         if not isinstance(array, zarr.Array):
-            raise InputError(f"{path} is a Zarr of groups: {_SUPPORTED}")
+            raise InputError(f"{path} is a Zarr of groups; {_SUPPORTED}")
         axes = _axes(array.shape, is_scale=array is not node)
         dtype, chunks = array.dtype, array.chunks
     except InputError:
         raise
-    except Exception as error:  # whatever a damaged folder leads to
+    except Exception as error:  # whatever a damaged folder raises
         raise InputError(f"{path} is not a readable Zarr ({one_line(error)})") from error
     if axes is None or 0 in array.shape or dtype not in DEPTHS:
-        raise InputError(f"{path} is a Zarr of {dtype} values of shape {array.shape}: {_SUPPORTED}")
+        raise InputError(f"{path} is a Zarr of {dtype} values of shape {array.shape}; {_SUPPORTED}")
     return Pixels(
         (array.shape[axes.index("Y")], array.shape[axes.index("X")]),
         array.shape[axes.index("S")] if "S" in axes else 1,
@@ -54,7 +54,7 @@ def _first_scale(group: zarr.Group) -> str:
 
 
 def _axes(shape: tuple[int, ...], is_scale: bool) -> str | None:
-    """A letter an axis as `read_window` takes them, or None where no picture has the shape.
+    """A letter for each axis, as `read_window` takes them, or None if no picture has the shape.
 
     Inputs
         is_scale: of a group, where axes of length 1 (t, c and z of OME-Zarr) may come first
@@ -70,7 +70,7 @@ def _axes(shape: tuple[int, ...], is_scale: bool) -> str | None:
 
 
 def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
-    """An array of Zarr version 3 in a folder, (h, w) or (h, w, c), in chunks of 512 x 512 pixels."""
+    """Write an array of Zarr version 3 in a folder, (h, w) or (h, w, c), in chunks of 512 x 512 pixels."""
     part, old = (path.with_name(f".{path.name}.{end}") for end in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -88,7 +88,7 @@ def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, 
 
 
 def _fill(folder: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
-    """Write the array to a new folder, and all of it to the disk."""
+    """Write the array to a new folder, and flush it to the disk."""
     is_grey = shape[2] == 1
     array = zarr.create_array(
         folder,
@@ -99,9 +99,9 @@ def _fill(folder: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int],
         dimension_names=("y", "x", "c")[: 2 if is_grey else 3],
     )
     top = 0
-    for band in regroup(rows, _CHUNK):
-        array[top : top + len(band)] = band[:, :, 0] if is_grey else band
-        top += len(band)
+    for strip in regroup(rows, _CHUNK):
+        array[top : top + len(strip)] = strip[:, :, 0] if is_grey else strip
+        top += len(strip)
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

@@ -1,28 +1,60 @@
-"""Backends: modules that implement `fit_points` and `predict`, one signature; the reference is the definition."""
+"""Backends: how networks are trained and evaluated. The reference defines it; the others agree up to rounding."""
 
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import import_module
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
+from models.block_network import BlockNetwork
 from models.ops import reference
+from models.shape import NetworkShape
 from utils.errors import InputError, KernelError
 
 _FUSED = {"cpu": "models.ops.fused_cpu", "cuda": "models.ops.fused_cuda"}
 
 
-def choose_backend(wanted: str, shapes: Iterable[dict[str, Any]], device: str | torch.device) -> ModuleType:
+class Backend(Protocol):
+    """What a module needs to be a backend; `models.ops.reference` describes inputs and outputs.
+
+    name: for messages
+    """
+
+    name: str
+
+    def prepare(self, shape: NetworkShape) -> Any:
+        """Whatever is needed for networks of a shape, such as a compiled kernel, kept for the next call.
+
+        Errors
+            KernelError for networks that the backend cannot compute, or if this machine lacks what it needs
+        """
+
+    def fit_points(
+        self,
+        network: BlockNetwork,
+        optimizer: torch.optim.Optimizer,
+        coords: Tensor,
+        target: Tensor,
+        order: Tensor,
+        batch_size: int,
+        lr: Tensor,
+    ) -> Tensor:
+        """Train every block for some epochs, in place; returns the mean losses (n_epochs, n_blocks)."""
+
+    def predict(self, network: BlockNetwork, index: Tensor | slice, coords: Tensor) -> Tensor:
+        """Evaluate some blocks; a block has the same bits whichever others are evaluated with it."""
+
+
+def choose_backend(wanted: str, shapes: Iterable[NetworkShape], device: str | torch.device) -> Backend:
     """The backend for networks of some shapes on a device.
 
     Inputs
-        wanted: reference, fused, or auto: fused where it can serve, else the reference, with a note that says why
-        shapes: of the networks, as `BlockNetwork.shape`
+        wanted: reference, fused, or auto: fused where possible, else the reference, with a note that says why
     Errors
-        InputError where the fused one is wanted and cannot serve
+        InputError if the fused backend is required and not available
     """
     if wanted == "reference":
         return reference
@@ -32,16 +64,16 @@ def choose_backend(wanted: str, shapes: Iterable[dict[str, Any]], device: str | 
             raise KernelError(f"there is no kernel for {kind}")
         fused = import_module(_FUSED[kind])
         for shape in shapes:
-            fused.kernel(**shape)
+            fused.prepare(shape)
         return fused
     except (KernelError, ImportError) as error:
         if wanted == "fused":
-            raise InputError(f"--backend fused: {error}; --backend reference works") from error
+            raise InputError(f"--backend fused: {error}; use --backend reference") from error
         _note(str(error))
         return reference
 
 
 @lru_cache
 def _note(why: str) -> None:
-    """Said once."""
-    print(f"note: the fused backend cannot serve ({why}), the reference does", file=sys.stderr)
+    """Print why, once."""
+    print(f"note: using the reference backend, because the fused one is not available ({why})", file=sys.stderr)

@@ -1,11 +1,11 @@
-/* Train and evaluate the block MLPs of one shape on a CPU: the fused twin of reference.py and of BlockMLP.forward.
+/* Train and evaluate the block MLPs of one shape on a CPU, as reference.py and BlockMLP.forward do, fused.
 
-   Compiled for one network: N_IN, N_HIDDEN, N_OUT, N_LAYERS are constants; SINE or LINEAR tell the output, else it is a
-   sigmoid; with OMEGA hidden layers are sin(OMEGA x), else Gaussians with a width a, less CENTRE.
-   A block is computed by itself, so threads may share out the blocks in any way. Points lie along vectors, and products
+   Compiled for one network: N_IN, N_HIDDEN, N_OUT, N_LAYERS are constants; SINE or LINEAR select the output, which is
+   else a sigmoid; with OMEGA hidden layers are sin(OMEGA x), else Gaussians of width a, minus CENTRE.
+   A block is computed on its own, so threads may share the blocks in any way. Points lie along vectors, and products
    keep a tile of outputs in registers. The gradients of a batch are scaled by the block's loss when it is complete.
 
-   Packed parameters of a block: of each layer weight (n_in, n_out) and bias (n_out), then the widths a. */
+   Packed parameters of a block: weight (n_in, n_out) and bias (n_out) of each layer, then the widths a. */
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -33,7 +33,7 @@
 
 #define STEP (STRIP * LANES)       /* points of a strip */
 #define POINTS 256                 /* points of a tile: activations of a tile stay in cache */
-#define ROW (POINTS + 16)          /* rows of a power of two would share their cache lines' places */
+#define ROW (POINTS + 16)          /* padded: strides of a power of two would compete for the same cache sets */
 #ifdef OMEGA
 #define N_WIDTHS SINE
 #else
@@ -144,7 +144,7 @@ INLINE void multiply(const int rows, const int n_k, const float *weight, const i
     }
 }
 
-/* Some units of a hidden layer: z before the activation (of a sine its slope), h after it. */
+/* Some units of a hidden layer: z before the activation (for a sine, its slope), h after it. */
 INLINE void forward_rows(const int rows, const int n_k, const int n_outputs, const float *weight, const float *bias,
                          const float *x, float scale, float *z, float *h)
 {
@@ -217,7 +217,7 @@ INLINE void backward_layer(const int n_units, const int n_outputs, const float *
                       bias + i);
 }
 
-/* gradient[k][i] += sum over the points of x[k] * d[i], a tile of them. */
+/* gradient[k][i] += sum over the points of x[k] * d[i], for a tile of them. */
 INLINE void outer_tile(const int n_k, const int n_i, const float *x, const float *d, int n_points, float *gradient,
                        const int n_outputs)
 {
@@ -360,8 +360,8 @@ static void tile_gradients(Tile *tile, Block *block, float amplitude, int n)
     block->squares += sum(squares);
 }
 
-/* One step, by the rates of adam.py: parameter -= rate[0] * m * rate[1] / (sqrt(v) + rate[2]), or where rate[1] is 0
-   parameter -= rate[0] * m; m the first moment, the part lookahead of the way towards the gradient. */
+/* One step, by optimizers.step_rates: parameter -= rate[0] * m * rate[1] / (sqrt(v) + rate[2]), or where rate[1] is 0
+   parameter -= rate[0] * m; m is the first moment, moved by the fraction lookahead of the way to the gradient. */
 INLINE void take_step(Block *block, float scale, const float *rate, double beta1, double beta2, float lookahead)
 {
     const float gain1 = (float)(1 - beta1), keep2 = (float)beta2, gain2 = (float)(1 - beta2);
@@ -413,7 +413,7 @@ INLINE int begin_tile(Tile *tile, int n)
     return padded;
 }
 
-/* Memory for a tile and a group of blocks, on the lines of the cache; NULL where there is none. */
+/* Memory for a tile and a group of blocks, aligned to cache lines; NULL if there is none. */
 typedef struct {
     void *memory;
     Tile *tile;
@@ -429,7 +429,7 @@ static Work begin_work(void)
     return work;
 }
 
-/* Numbers too small to be normal count as 0, as everywhere in training: they are slow. Returns the mode before. */
+/* Denormal numbers count as 0, as everywhere in training: they are slow. Returns the mode before. */
 INLINE unsigned flush_denormals(void)
 {
 #ifdef __SSE__
@@ -453,8 +453,8 @@ INLINE void restore_mode(unsigned mode)
 /* Train blocks first..last-1.
      parameters, firsts, seconds: N_TENSORS tensors (n_blocks, size) each, and the moments of each
      coords (N_IN, n_points); target (n_blocks, n_points, N_OUT); order (n_epochs, n_points)
-     rates (n_steps, 3), as take_step says; loss (n_epochs, n_blocks), the mean over the points of each epoch
-   Returns 0, or 1 where there is no memory. */
+     rates (n_steps, 3), as in take_step; loss (n_epochs, n_blocks), the mean over the points of each epoch
+   Returns 0, or 1 if there is no memory. */
 int fit(float *const *parameters, float *const *firsts, float *const *seconds, const float *amplitude,
         const float *coords, const float *target, const int32_t *order, const float *rates, float *loss,
         int64_t n_blocks, int64_t first, int64_t last, int32_t n_points, int32_t n_epochs, int32_t batch_size,
@@ -486,7 +486,7 @@ int fit(float *const *parameters, float *const *firsts, float *const *seconds, c
                         const float *values = target + (start + b) * n_points * N_OUT;
                         for (int p = 0; p < n; p++)
                             for (int i = 0; i < N_OUT; i++) tile->y[i][p] = values[(int64_t)chosen[p] * N_OUT + i];
-                        for (int p = n; p < padded; p++) /* what another block left may be no number */
+                        for (int p = n; p < padded; p++) /* what another block left may be NaN */
                             for (int i = 0; i < N_OUT; i++) tile->y[i][p] = 0;
                         tile_gradients(tile, &blocks[b], amplitude[start + b], padded);
                     }

@@ -1,4 +1,4 @@
-"""The fused kernel of a CPU: fused_cpu.c, compiled for the shape of a network and shared out over threads."""
+"""The fused kernel of a CPU: fused_cpu.c, compiled for the shape of a network, its blocks shared among threads."""
 
 import ctypes
 import hashlib
@@ -17,14 +17,19 @@ import torch
 from torch import Tensor
 
 from models.block_mlp import BlockMLP
-from models.ops.adam import lookahead, step_rates, steps_taken
+from models.ops.optimizers import lookahead, set_step, step_rates, steps_taken
 from models.ops.reference import LOSS_EPS, LOSS_SCALE
+from models.shape import NetworkShape
 from utils.errors import KernelError, one_line
-from utils.pruning import set_step
+
+name = "fused"
+
+SERVED = ("gaussian", "sine")
+"""Activations that the kernel has."""
 
 _SOURCE = Path(__file__).with_suffix(".c")
 _FLAGS = ("-O3", "-mcpu=native", "-fno-math-errno", "-shared", "-fPIC")
-_PIECES_PER_THREAD = 4  # so that threads end together
+_PIECES_PER_THREAD = 4  # so that threads finish together
 
 
 def fit_points(
@@ -36,7 +41,7 @@ def fit_points(
     batch_size: int,
     lr: Tensor,
 ) -> Tensor:
-    """As reference.fit_points, to rounding; the same bits for any number of threads."""
+    """As reference.fit_points, up to rounding; the same bits for any number of threads."""
     n_blocks, n_points = len(target), len(coords)
     losses = target.new_empty(len(order), n_blocks)
     tensors = network.packed_order()
@@ -47,7 +52,7 @@ def fit_points(
     arrays = [network.amplitude, coords.T, target, order.int(), rates]
     arrays = [array.contiguous() for array in arrays]
     pointers = [_pointers(group) for group in (tensors, *moments)] + [array.data_ptr() for array in arrays]
-    call = kernel(**network.shape).fit
+    call = prepare(network.shape).fit
 
     def fit(first: int, last: int) -> int:
         return call(
@@ -63,13 +68,13 @@ def fit_points(
 
 
 @torch.no_grad()
-def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
-    """As reference.predict, to rounding; the bits of a block do not depend on the others."""
-    part = network.select(rows)
-    out = coords.new_empty(part.n_blocks, len(coords), part.shape["n_out"])
+def predict(network: BlockMLP, index: Tensor | slice, coords: Tensor) -> Tensor:
+    """As reference.predict, up to rounding; the bits of a block do not depend on the others."""
+    part = network.select(index)
+    out = coords.new_empty(part.n_blocks, len(coords), part.shape.n_out)
     columns, amplitude = coords.T.contiguous(), part.amplitude.contiguous()
     pointers = (_pointers(part.packed_order()), amplitude.data_ptr(), columns.data_ptr(), out.data_ptr())
-    call = kernel(**network.shape).predict
+    call = prepare(network.shape).predict
     _share_out(lambda first, last: call(*pointers, first, last, len(coords)), part.n_blocks)
     return out
 
@@ -80,7 +85,7 @@ def _pointers(tensors: list[Tensor]) -> ctypes.Array:
 
 
 def _share_out(call: Callable[[int, int], int], n_blocks: int) -> None:
-    """Call it with ranges (first, last) of the blocks, from as many threads as torch uses."""
+    """Call it with ranges first..last-1 of the blocks, from as many threads as torch uses."""
     n_threads = torch.get_num_threads()
     step = max(1, min(8, n_blocks // (n_threads * _PIECES_PER_THREAD)))
     ranges = ((start, min(start + step, n_blocks)) for start in range(0, n_blocks, step))
@@ -101,27 +106,19 @@ def _threads(n_threads: int) -> ThreadPoolExecutor:
 
 
 @lru_cache
-def kernel(
-    n_in: int,
-    n_out: int,
-    n_layers: int,
-    n_hidden: int,
-    output: str,
-    omega: float | None = None,
-    centre: float = 0.0,
-) -> ctypes.CDLL:
-    """The library for a shape of network, compiled where this machine has not got it yet.
+def prepare(shape: NetworkShape) -> ctypes.CDLL:
+    """The library for a shape of network, compiled if this machine does not have it yet.
 
     Errors
-        KernelError for a network that it cannot do, and where there is no compiler (the package ziglang), or it fails
+        KernelError for a network it has no kernel for, or if the compiler (the package ziglang) is missing or fails
     """
-    if output == "gabor":
-        raise KernelError("it has no Gabor filters")
-    constants = dict(N_IN=n_in, N_OUT=n_out, N_LAYERS=n_layers, N_HIDDEN=n_hidden)
-    constants |= dict(SINE=int(output == "sine"), LINEAR=int(output == "linear"))
-    constants["CENTRE"] = f"{float(centre)!r}f"
-    if omega is not None:
-        constants["OMEGA"] = f"{float(omega)!r}f"
+    if shape.activation not in SERVED:
+        raise KernelError(f"it has no {shape.activation} activations")
+    constants = dict(N_IN=shape.n_in, N_OUT=shape.n_out, N_LAYERS=shape.n_layers, N_HIDDEN=shape.n_hidden)
+    constants |= dict(SINE=int(shape.output == "sine"), LINEAR=int(shape.output == "linear"))
+    constants["CENTRE"] = f"{shape.centre!r}f"
+    if shape.activation == "sine":
+        constants["OMEGA"] = f"{shape.omega!r}f"
     flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
     try:
         compiler = version("ziglang")
@@ -130,8 +127,7 @@ def kernel(
     recipe = "\n".join([_SOURCE.read_text(), *flags, compiler, _processor()])
     path = _cache() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"
     if not path.exists():
-        network = f"{n_layers} layers, {n_in}-{n_hidden}-{n_out}, {output}"
-        print(f"compiling the kernel for {network} (once on this machine)", file=sys.stderr)
+        print(f"compiling the kernel for {shape} (once on this machine)", file=sys.stderr)
         _compile(flags, path)
     try:
         library = ctypes.CDLL(str(path))
@@ -145,7 +141,7 @@ def kernel(
 
 
 def _compile(flags: list[str], path: Path) -> None:
-    """Aside, then renamed: two processes may do it at once."""
+    """Compile to a temporary name, then rename: two processes may do it at once."""
     zig_cache = {f"ZIG_{scope}_CACHE_DIR": str(path.parent / "zig") for scope in ("GLOBAL", "LOCAL")}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         aside = Path(folder) / "kernel.so"
@@ -157,13 +153,13 @@ def _compile(flags: list[str], path: Path) -> None:
 
 
 def _cache() -> Path:
-    """Where kernels are kept: the user's cache, or where that cannot be written a folder of this process."""
+    """Where kernels are kept: the user's cache or, if that is not writable, a folder of this process."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "miner"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
-    except (OSError, RuntimeError):  # of a user without a home
+    except (OSError, RuntimeError):  # the user may have no home
         pass
     return _own_folder()
 
@@ -175,7 +171,7 @@ def _own_folder() -> Path:
 
 @lru_cache
 def _processor() -> str:
-    """What code for this machine depends on."""
+    """What the code compiled for this machine depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,10 +1,11 @@
-"""The fused kernel of a GPU, in Triton: a program owns a block over a whole visit.
+"""The fused kernel of a GPU, in Triton: a program trains one block for a whole call.
 
 Its parameters, their moments and their gradients stay in registers and shared memory from the first batch to the last;
-what streams by are the coordinates and the targets of the points. Every width is padded to a power of two of at least
-16, as matrix units want it: padded weights are 0 and stay 0, for padded units give 0.
+the coordinates and the targets of the points are streamed. Every width is padded to a power of two of at least 16, as
+matrix units require: padded weights are 0 and stay 0, since padded units give 0.
 
-Parameters are packed a row a block, as in fused_cpu.c: of each layer weight (n_in, n_out) and bias, then the widths a.
+The packed parameters of a block are those of fused_cpu.c: weight (n_in, n_out) and bias of each layer, then the widths
+a.
 """
 
 from typing import Any
@@ -15,17 +16,22 @@ import triton.language as tl
 from torch import Tensor
 
 from models.block_mlp import BlockMLP
-from models.ops.adam import lookahead, step_rates, steps_taken
+from models.ops.optimizers import lookahead, set_step, step_rates, steps_taken
 from models.ops.reference import LOSS_EPS, LOSS_SCALE
+from models.shape import NetworkShape
 from utils.errors import KernelError
-from utils.pruning import set_step
+
+name = "fused"
+
+SERVED = ("gaussian", "sine")
+"""Activations that the kernels have."""
 
 _WIDEST_INPUT, _WIDEST_LAYER = 256, 64  # padded: beyond these a block does not fit into a multiprocessor
 
 
 @triton.jit
 def _layer_at(layer: tl.constexpr, n_in: tl.constexpr, n_hidden: tl.constexpr):
-    """Where a layer's weight begins in a row of packed parameters."""
+    """Where a layer's weight begins among the packed parameters of a block."""
     return (layer > 0) * (n_in + 1) * n_hidden + (layer - 1) * (layer > 0) * (n_hidden + 1) * n_hidden
 
 
@@ -124,7 +130,7 @@ def _forward(
     p_hidden: tl.constexpr,
     precision: tl.constexpr,
 ):
-    """Of all layers what their activations take, and of the hidden ones what they give, after x itself."""
+    """What the activation of every layer takes; and x, followed by what those of the hidden layers give."""
     real = tl.arange(0, p_hidden)[None, :] < n_hidden
     before = ()
     after = (x,)
@@ -156,7 +162,7 @@ def _step(
     eps,
     count: tl.constexpr,
 ):
-    """A step, by adam.step_rates and adam.lookahead, for tuples of parameters, moments and unscaled gradients."""
+    """A step, by `optimizers.step_rates` and `lookahead`, for tuples of parameters, moments and unscaled gradients."""
     new_parameters = ()
     new_firsts = ()
     new_seconds = ()
@@ -378,7 +384,7 @@ def fit_points(
     batch_size: int,
     lr: Tensor,
 ) -> Tensor:
-    """As reference.fit_points, to rounding; one launch, and nothing waits for it."""
+    """As reference.fit_points, up to rounding; one launch, and nothing waits for it."""
     n_blocks, n_points = len(target), len(coords)
     losses = target.new_empty(len(order), n_blocks)
     rates = step_rates(optimizer, lr, -(-n_points // batch_size))
@@ -397,7 +403,7 @@ def fit_points(
             losses,
             *(n_blocks, n_points, len(order), batch_size),
             *(1 - beta1, beta2, 1 - beta2, lookahead(optimizer), LOSS_EPS, LOSS_SCALE),
-            **kernel(**network.shape),
+            **prepare(network.shape),
         )
     for group, values in zip(groups, packed, strict=True):
         parts = values.split([tensor.shape[1:].numel() for tensor in group], dim=1)
@@ -408,49 +414,41 @@ def fit_points(
 
 
 @torch.no_grad()
-def predict(network: BlockMLP, rows: Tensor | slice, coords: Tensor) -> Tensor:
-    """As reference.predict, to rounding; the bits of a block do not depend on the others."""
-    part = network.select(rows)
-    out = coords.new_empty(part.n_blocks, len(coords), part.shape["n_out"])
+def predict(network: BlockMLP, index: Tensor | slice, coords: Tensor) -> Tensor:
+    """As reference.predict, up to rounding; the bits of a block do not depend on the others."""
+    part = network.select(index)
+    out = coords.new_empty(part.n_blocks, len(coords), part.shape.n_out)
     if part.n_blocks:
         packed = torch.cat([tensor.flatten(1) for tensor in part.packed_order()], dim=1)
         _predict[(part.n_blocks,)](
-            packed, part.amplitude.contiguous(), coords.contiguous(), out, len(coords), **kernel(**network.shape)
+            packed, part.amplitude.contiguous(), coords.contiguous(), out, len(coords), **prepare(network.shape)
         )
     return out
 
 
-def kernel(
-    n_in: int,
-    n_out: int,
-    n_layers: int,
-    n_hidden: int,
-    output: str,
-    omega: float | None = None,
-    centre: float = 0.0,
-) -> dict[str, Any]:
+def prepare(shape: NetworkShape) -> dict[str, Any]:
     """The constants that the kernels are compiled for.
 
     Errors
-        KernelError for a network that it cannot do, or that does not fit into a multiprocessor
+        KernelError for a network it has no kernel for, or one too wide for a multiprocessor
     """
-    if output == "gabor":
-        raise KernelError("it has no Gabor filters")
+    if shape.activation not in SERVED:
+        raise KernelError(f"it has no {shape.activation} activations")
+    n_in, n_hidden, n_out, n_layers = shape.n_in, shape.n_hidden, shape.n_out, shape.n_layers
     p_in, p_hidden, p_out = (max(16, triton.next_power_of_2(width)) for width in (n_in, n_hidden, n_out))
     if p_in > _WIDEST_INPUT or p_hidden > _WIDEST_LAYER or p_out > _WIDEST_LAYER:
         raise KernelError(f"a network {n_in}-{n_hidden}-{n_out} is too wide for it")
-    sine = output == "sine"
-    n_widths = (n_layers - 1 if omega is None else 0) + sine
+    n_widths = (n_layers - 1) * (shape.activation == "gaussian") + (shape.output == "sine")
     sizes = [(n_in + 1) * n_hidden, *[(n_hidden + 1) * n_hidden] * (n_layers - 2), (n_hidden + 1) * n_out]
     return dict(
         n_in=n_in,
         n_hidden=n_hidden,
         n_out=n_out,
         n_layers=n_layers,
-        sine=sine,
-        linear=output == "linear",
-        omega=omega or 0.0,
-        centre=centre,
+        sine=shape.output == "sine",
+        linear=shape.output == "linear",
+        omega=shape.omega or 0.0,
+        centre=shape.centre,
         n_widths=n_widths,
         n_parameters=sum(sizes) + n_widths,
         p_in=p_in,

@@ -1,12 +1,20 @@
-"""The definition of a visit and of evaluation: bmm, autograd and torch's optimizers."""
+"""The definition of training and of evaluation: bmm, autograd and torch's optimizers."""
 
 import torch
 from torch import Tensor, nn
 
-from models.block_mlp import BlockNetwork
+from models.block_network import BlockNetwork
+from models.ops.batching import points_at_once
+from models.shape import NetworkShape
+
+name = "reference"
 
 LOSS_EPS = 1e-8
 LOSS_SCALE = 1024  # a constant: a scale that follows the number of blocks would let blocks see each other
+
+
+def prepare(shape: NetworkShape) -> None:
+    """Nothing is needed, for any network."""
 
 
 def fit_points(
@@ -20,12 +28,12 @@ def fit_points(
 ) -> Tensor:
     """Train every block of a network for some epochs, in place.
 
-    A batch is the same positions in every block; the last one of an epoch may be short. Minimised is
+    A batch is the same positions in every block; the last one of an epoch may be short. The loss is
     sum_b L_b / (stopgrad(L_b) + 1e-8) / 1024, L_b the mean square error of block b over the batch and the channels:
     each block is scaled by its own loss, and sees no other.
 
     Inputs
-        network: n_blocks MLPs
+        network: of n_blocks blocks
         optimizer: holds the network's parameters and their moments
         coords: (n_points, n_in) encoded coordinates
         target: (n_blocks, n_points, c) what to predict
@@ -35,7 +43,7 @@ def fit_points(
     Outputs
         (n_epochs, n_blocks) mean of L_b over the points of each epoch
     """
-    target = target.transpose(0, 1).contiguous()  # points first: a batch is then one gather of rows
+    target = target.transpose(0, 1).contiguous()  # points first: a batch is then one gather
     losses = target.new_zeros(len(order), network.n_blocks)
     for points, rate, loss in zip(order, lr.tolist(), losses, strict=True):
         for group in optimizer.param_groups:
@@ -51,31 +59,22 @@ def fit_points(
 
 
 @torch.no_grad()
-def predict(network: BlockNetwork, rows: Tensor | slice, coords: Tensor) -> Tensor:
+def predict(network: BlockNetwork, index: Tensor | slice, coords: Tensor) -> Tensor:
     """Evaluate some blocks, each with the same bits whichever others are evaluated with it.
 
     A product of one matrix, or of matrices of odd alignment, may be computed by another kernel than the same product in
     a batch: so at least two blocks are computed, and points in multiples of 16.
 
     Inputs
-        rows: which blocks
+        index: which blocks
         coords: (n_points, n_in) encoded coordinates
     Outputs
-        (n_rows, n_points, n_out)
+        (n_index, n_points, n_out)
     """
-    part = network.select(rows)
+    part = network.select(index)
     n_blocks, n_points = part.n_blocks, len(coords)
     if n_blocks == 1:
         part = part.select(torch.tensor([0, 0], device=coords.device))
     coords = nn.functional.pad(coords, (0, 0, 0, -n_points % 16))
-    pieces = coords.split(points_at_once(coords.device))  # a block sampled densely may have more points than memory
+    pieces = coords.split(points_at_once(coords.device))  # a densely sampled block may not fit into memory
     return torch.cat([part(piece) for piece in pieces], dim=1)[:n_blocks, :n_points]
-
-
-def blocks_at_once(n_points: int, b_chunks: int, device: torch.device) -> int:
-    """How many blocks to evaluate together: at most b_chunks, and no more points than keep memory small."""
-    return max(1, min(b_chunks, points_at_once(device) // n_points))
-
-
-def points_at_once(device: torch.device) -> int:
-    return 2**18 if device.type == "cpu" else 2**24

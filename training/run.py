@@ -1,5 +1,7 @@
 """A run: what it is, and how much of it is in its folder already."""
 
+import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -7,8 +9,9 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from models.miner import Level
+from models.level import Level
 from opt import dump_options, epochs_of_level, identifying_options, recorded_options
+from training.state import PartState
 from utils.checkpoint import (
     find_levels,
     level_path,
@@ -24,10 +27,11 @@ from utils.checkpoint import (
     write_aside,
 )
 from utils.errors import InputError
+from utils.metrics import Metric
 from utils.ranks import Ranks
 
 JOINING = ".joining-"
-"""How names of folders begin in which the parts of a level are put together."""
+"""Beginning of the names of folders in which the parts of a level are put together."""
 
 
 def check_folder(ckpts: Path, options: Namespace) -> None:
@@ -35,19 +39,20 @@ def check_folder(ckpts: Path, options: Namespace) -> None:
     unfinished = state_path(ckpts).exists() or not (ckpts / "metrics.json").exists()
     if (find_levels(ckpts) or state_path(ckpts).exists()) and not (options.overwrite or options.resume):
         raise InputError(
-            f"{ckpts} already holds {'an unfinished fit: --resume goes on with it' if unfinished else 'a fit'}"
+            f"{ckpts} already holds {'an unfinished fit: --resume continues it' if unfinished else 'a fit'}"
             f"{',' if unfinished else ':'} --overwrite replaces it, another --exp_name keeps it"
             + ("" if sys.argv[1:] else " (python train.py --config configs/quickstart.yaml --overwrite)")
         )
 
 
 class Run:
-    """What a run is, and how much of it is in its folder already. All processes read it, the first alone writes.
+    """What a run is, and how much of it is in its folder already. All processes read it, only the first writes.
 
     identity: what its files share: the signal, and the options that change the result
     done: its levels that are complete
     parts: files of the finished parts of the next level
-    state: where it stands inside the part after these, or None
+    state: where training stands inside the part after these, as its record, or None
+    ended_early: its checkpoints are all there, but not all epochs are done
     """
 
     def __init__(
@@ -71,45 +76,63 @@ class Run:
         self.done: set[int] = set()
         self.parts: list[Path] = []
         self.state: dict[str, Any] | None = None
+        self.ended_early = False
         if options.resume:
-            self._find(options)
+            try:
+                self._find(options)
+            except (KeyError, TypeError, AttributeError) as error:  # a record that was tampered with
+                raise InputError(f"{ckpts} is not consistent: --overwrite begins again") from error
         ranks.share()  # all have read
         if ranks.is_first:
-            if self.state is None:
-                state_path(ckpts).unlink(missing_ok=True)
-            for path in set(part_paths(ckpts)) - set(self.parts):
-                path.unlink()
-            remove_leftovers(ckpts)
-            if not self.is_begun:
-                shutil.rmtree(Path("logs") / options.exp_name, ignore_errors=True)
+            self._tidy(options)
 
     @property
     def is_begun(self) -> bool:
         return bool(self.done or self.parts or self.state)
 
-    @property
-    def is_finished(self) -> bool:
-        return len(self.done) == self.identity["n_scales"] and (self.ckpts / "metrics.json").exists()
+    def finished(self, metric: Metric, target: float | None) -> dict[str, Any] | None:
+        """The report of a run that has nothing left to do, or None.
+
+        Inputs
+            target: quality at which the run may end early
+        """
+        path = self.ckpts / "metrics.json"
+        if not path.exists():
+            return None
+        report = json.loads(path.read_text())
+        quality = math.inf if report[metric.name] is None else report[metric.name]
+        is_complete = len(self.done) == self.identity["n_scales"]
+        is_good = self.ended_early and target is not None and quality >= target
+        return report if is_complete or is_good else None
 
     def _find(self, options: Namespace) -> None:
-        levels = {level: load_level(level_path(self.ckpts, level)) for level in find_levels(self.ckpts)}
+        """What an earlier run has left to go on from.
+
+        Errors
+            InputError where it was fitted with other options, or to another signal
+        """
+        found = {level: load_level(level_path(self.ckpts, level)) for level in find_levels(self.ckpts)}
         parts = {path: load_part(path) for path in part_paths(self.ckpts)}
         state = load_state(self.ckpts)
         inside = [*parts.values(), *([state] if state else [])]
         begun_anew = any(
             record["run"] == self.identity and record["level"] == options.n_scales - 1 for record in inside
         )
-        strange = [
-            name for record in [*levels.values(), *inside] for name in different_options(self.identity, record["run"])
-        ]
+        records = [*found.values(), *inside]
+        strange = [name for record in records for name in different_options(self.identity, record["run"])]
         if strange and not begun_anew:
             if options.overwrite:
                 return
             raise InputError(
-                f"--resume: {self.ckpts} was fitted with another {', '.join(dict.fromkeys(strange))}; "
-                "the same works, or --overwrite, or another --exp_name"
+                f"--resume: {self.ckpts} was fitted with another {', '.join(dict.fromkeys(strange))}: "
+                "use the same, or --overwrite, or another --exp_name"
             )
-        levels = {} if begun_anew else levels
+        levels = {}
+        for level in reversed(range(options.n_scales)):
+            if begun_anew or level not in found or is_incomplete(found[level]):
+                break  # what is finer builds on it
+            levels[level] = found[level]
+        self.ended_early = not begun_anew and 0 in found and is_incomplete(found[0])
         inside = [record for record in inside if record["run"] == self.identity and record["level"] not in levels]
         for record in [*levels.values(), *inside]:
             level = record["level"]
@@ -120,35 +143,61 @@ class Run:
                 inside = []
             elif now != before:
                 raise InputError(
-                    f"--resume: level {level} of {self.ckpts} has {before} epochs, --num_epochs asks for {now}; "
-                    "the same works, and at the finest level more"
+                    f"--resume: level {level} of {self.ckpts} has {before} epochs, but --num_epochs asks for {now}: "
+                    "only the finest level may be given more"
                 )
         self.done = set(levels)
         self.parts = [path for path, record in parts.items() if any(record is one for one in inside)]
         # a run may be killed after a part is saved, and before its state is removed
-        is_of_part = state is not None and part_path(self.ckpts, state["rows"][0]) in self.parts
+        is_of_part = state is not None and part_path(self.ckpts, state["span"][0]) in self.parts
         self.state = state if any(state is one for one in inside) and not is_of_part else None
+
+    def _tidy(self, options: Namespace) -> None:
+        """Remove what nothing goes on from."""
+        if self.state is None:
+            state_path(self.ckpts).unlink(missing_ok=True)
+        for path in set(part_paths(self.ckpts)) - set(self.parts):
+            path.unlink()
+        remove_leftovers(self.ckpts)
+        if not self.is_begun:
+            shutil.rmtree(Path("logs") / options.exp_name, ignore_errors=True)
 
     def header(self, level: int) -> dict[str, Any]:
         return {"level": level, "run": self.identity, "options": self.options}
 
-    def save_state(self, level: int, rows: range, state: dict[str, Any]) -> None:
-        """Where training stands in a part of a level: `LevelModule.state()` of its active blocks number `rows`."""
-        save_state(self.ckpts, self.header(level) | {"rows": [rows.start, rows.stop], "state": state})
+    def save_state(self, level: int, span: range, state: PartState) -> None:
+        """Where training stands in a part of a level, which is the active blocks number `span` of it."""
+        inside = {"span": [span.start, span.stop], "state": state.record()}
+        save_state(self.ckpts, self.header(level) | inside)
 
-    def save_part(self, level: int, rows: range, part: dict[str, Any]) -> None:
-        save_part(self.ckpts, rows.start, self.header(level) | {"rows": [rows.start, rows.stop]} | part)
+    def save_part(self, level: int, span: range, part: dict[str, Any]) -> None:
+        save_part(self.ckpts, span.start, self.header(level) | {"span": [span.start, span.stop]} | part)
         state_path(self.ckpts).unlink(missing_ok=True)
 
-    def save_level(self, index: int, level: Level, outcome: dict[str, int]) -> None:
-        """Its checkpoint; the files of an earlier run go when there is the first to put in their place."""
+    def save_level(self, index: int, level: Level, outcome: dict[str, int], incomplete: bool) -> None:
+        """Write a level's checkpoint; the files of an earlier run go once there is something to replace them.
+
+        Inputs
+            incomplete: the run ended early; what it can go on from stays
+        """
         if index == self.identity["n_scales"] - 1:
             remove_run(self.ckpts)
             write_aside(self.ckpts / "options.yaml", dump_options(self.options).encode())
         (self.ckpts / "metrics.json").unlink(missing_ok=True)
-        save_level(level_path(self.ckpts, index), self.header(index) | outcome | level.record())
+        note = {"incomplete": True} if incomplete else {}
+        save_level(level_path(self.ckpts, index), self.header(index) | outcome | note | level.record())
+        if not incomplete:
+            self.drop_progress()
+
+    def drop_progress(self) -> None:
+        """Remove what is kept of a level while it is trained."""
         for path in [state_path(self.ckpts), *part_paths(self.ckpts)]:
             path.unlink(missing_ok=True)
+
+
+def is_incomplete(record: dict[str, Any]) -> bool:
+    """Whether a level's checkpoint is of a run that ended before all epochs were done."""
+    return record.get("incomplete", False)
 
 
 def different_options(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:

@@ -1,4 +1,5 @@
-"""Adam and its kin, and the scalars of their steps for kernels that take the steps themselves."""
+"""Optimizers of block networks: how they are made, how they follow their blocks, and the scalars of their steps for
+kernels that take the steps themselves."""
 
 import math
 
@@ -54,20 +55,20 @@ def make_optimizer(
 
 
 def step_rates(optimizer: Optimizer, lr: Tensor, n_batches: int) -> Tensor:
-    """What multiplies the moments in each step of some epochs, as torch takes it: RAdam (Liu et al., ICLR 2020,
+    """The factors of the moments in each step of some epochs, as torch has them: RAdam (Liu et al., ICLR 2020,
     algorithm 2), or Adam (Kingma and Ba, ICLR 2015, section 2).
 
-    A step is  parameter -= rate_0 * m,  where rate_1 is not 0 times  rate_1 / (sqrt(v) + rate_2),  m and v the two
-    moments after their update; for m see also `lookahead`.
+    A step is  parameter -= rate_0 * m * rate_1 / (sqrt(v) + rate_2),  without the quotient where rate_1 is 0; m and v
+    are the two moments after their update, for m see also `lookahead`.
 
     Inputs
-        optimizer: tells the steps taken so far
+        optimizer: knows the steps taken so far
         lr: (n_epochs,) learning rate of each epoch
         n_batches: steps an epoch
     Outputs
         (n_epochs * n_batches, 3) float32: the rate over the first bias correction; the root of the second bias
-        correction, of RAdam times the rectification, which is 0 while the variance of the adaptive rate is not
-        tractable (the first five steps); eps, of Adam times that root
+        correction, for RAdam times the rectification, which is 0 while the variance of the adaptive rate is not
+        tractable (the first five steps); eps, for Adam times that root
     """
     (beta1, beta2), eps = optimizer.defaults["betas"], optimizer.defaults["eps"]
     done = steps_taken(optimizer)
@@ -89,9 +90,35 @@ def step_rates(optimizer: Optimizer, lr: Tensor, n_batches: int) -> Tensor:
 
 
 def lookahead(optimizer: Optimizer) -> float:
-    """How far a step goes from the first moment towards the gradient: the part 1 - beta_1 of the way, or 0."""
+    """The fraction of the way from the first moment to the gradient that a step takes: 1 - beta_1, or 0."""
     return 1 - optimizer.defaults["betas"][0] if isinstance(optimizer, NRAdam) else 0.0
 
 
 def steps_taken(optimizer: Optimizer) -> int:
     return int(next(iter(optimizer.state.values()))["step"])
+
+
+def select_blocks(network: nn.Module, optimizer: Optimizer, index: Tensor | slice) -> tuple[nn.Module, Optimizer]:
+    """The network and the optimizer of some blocks; parameters and moments follow their blocks.
+
+    Equivalent to having had only these blocks from the start. A tensor of indices copies; a slice gives views, so that
+    training the part trains those blocks of the whole. The step count is copied either way.
+
+    Inputs
+        network: has `select(index)`, and parameters with blocks in dimension 0
+        index: which blocks
+    """
+    part = network.select(index)
+    part_optimizer = type(optimizer)(part.parameters(), **optimizer.defaults)
+    for old, new in zip(network.parameters(), part.parameters(), strict=True):
+        part_optimizer.state[new] = {
+            name: value[index] if value.shape == old.shape else value.clone()
+            for name, value in optimizer.state[old].items()
+        }
+    return part, part_optimizer
+
+
+def set_step(optimizer: Optimizer, step: int) -> None:
+    """Set the step count, which all blocks share."""
+    for state in optimizer.state.values():
+        state["step"].fill_(step)

@@ -16,12 +16,12 @@ from utils.ranks import Ranks
 @dataclass(frozen=True)
 class Visit:
     """
-    rows: range of the training blocks
+    index: range of the twin's networks
     epochs: run of consecutive epochs
-    target: (n_blocks, n_points, c) of those blocks
+    target: (n_blocks, n_points, c) of their blocks
     """
 
-    rows: slice
+    index: slice
     epochs: range
     target: Tensor
 
@@ -32,12 +32,12 @@ class Visit:
 @dataclass(frozen=True)
 class Check:
     """
-    rows: range of the training blocks
-    signal, base: (n_blocks, n_points, c) of those blocks
+    index: range of the twin's networks
+    signal, base: (n_blocks, n_points, c) of their blocks
     true: (n_blocks, n_points) bool, False in the padding
     """
 
-    rows: slice
+    index: slice
     signal: Tensor
     base: Tensor
     true: Tensor
@@ -91,37 +91,37 @@ class LevelDataModule(LightningDataModule):
         n_run = max(1, min(self.visit_epochs, self.visit_points // n_points))
         end = module.period.stop
         plan = []
-        for rows, epochs in plan_visits(module.epochs_done, end, n_run):
+        for index, epochs in plan_visits(module.epochs_done, end, n_run):
             n_blocks = max(1, min(self.visit_blocks, self.visit_points // (n_points * len(epochs))))
-            plan += [(some, epochs) for some in _ranges(rows, n_blocks)]
+            plan += [(some, epochs) for some in _cut(index, n_blocks)]
         nothing = (slice(0, 0), range(end, end))
         plan += [nothing] * (self.ranks.max(len(plan)) - len(plan))
-        for rows, epochs in plan:
-            yield Visit(rows, epochs, self.target.wanted(module.training_blocks[rows]))
+        for index, epochs in plan:
+            yield Visit(index, epochs, self.target.wanted(module.survivors[index]))
 
     def _checks(self) -> Iterator[Check]:
-        blocks = self.trainer.lightning_module.training_blocks
-        for rows in _ranges(slice(0, len(blocks)), self.check_blocks):
-            some = blocks[rows]
-            yield Check(rows, *self.target.gather(some), self.target.true_points(some))
+        survivors = self.trainer.lightning_module.survivors
+        for index in _cut(slice(0, len(survivors)), self.check_blocks):
+            some = survivors[index]
+            yield Check(index, *self.target.gather(some), self.target.true_points(some))
 
 
 def plan_visits(epochs_done: Tensor, end: int, n_epochs: int) -> Iterator[tuple[slice, range]]:
-    """The order in which blocks are taken on: those furthest behind first, until all have been through all epochs.
+    """The order in which networks are trained: those furthest behind first, until all have been through all epochs.
 
     Inputs
-        epochs_done: (n_blocks,) by each
+        epochs_done: (n_networks,) by each
         end: epochs that all have done in the end
         n_epochs: at a time, at most
     """
     done = epochs_done.tolist()
     while done and (low := min(done)) < end:
-        behind = [row for row, epochs in enumerate(done) if epochs == low]
+        behind = [index for index, epochs in enumerate(done) if epochs == low]
         epochs = range(low, min([low + n_epochs, end, *(epochs for epochs in done if epochs > low)]))
         for first, last in runs(behind, len(behind)):
             yield slice(first, last), epochs
-        for row in behind:
-            done[row] = epochs.stop
+        for index in behind:
+            done[index] = epochs.stop
 
 
 class _Stream(IterableDataset):
@@ -134,5 +134,5 @@ class _Stream(IterableDataset):
         return self.batches()
 
 
-def _ranges(rows: slice, step: int) -> Iterator[slice]:
-    return (slice(start, min(start + step, rows.stop)) for start in range(rows.start, rows.stop, step))
+def _cut(index: slice, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, index.stop)) for start in range(index.start, index.stop, step))

@@ -1,0 +1,142 @@
+"""What goes on beside the training of a part: saving, the bar, pictures in TensorBoard."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from models.level import Level, refine
+from training.datamodule import Visit
+from training.module import LevelModule
+from training.state import PartState
+from training.stop import StopSignals
+from utils.errors import Interrupted
+from utils.figures import highlight_blocks, signed, thumbnail
+from utils.metrics import n_colours
+from utils.windows import Window, whole
+
+
+class StateSaver(Callback):
+    """Saves where training stands: after every validation, and at the end of a visit when the last save was long ago.
+
+    Inputs
+        save: called in the first process with the state of the whole part
+        every: seconds
+        stop: asked as often as it may save; training then ends with Interrupted, its state saved
+    """
+
+    def __init__(self, save: Callable[[PartState], None], every: float, stop: StopSignals):
+        self.save = save
+        self.every = every
+        self.stop = stop
+        self.saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, module: LevelModule) -> None:
+        self.stop.listen()  # Lightning handles SIGTERM in its own way, which ends without saving
+
+    def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Visit, _: int) -> None:
+        if trainer.is_last_batch:
+            return  # validation follows; stopping before it would leave the period without an end when training resumes
+        self._save(module, time.monotonic() - self.saved_at > self.every)
+
+    def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
+        if module.n_training and module.n_epochs_done < module.spec.n_epochs:  # else the level's checkpoint follows
+            self._save(module, True)
+
+    def _save(self, module: LevelModule, is_due: bool) -> None:
+        stop = self.stop()
+        if stop or module.ranks.max(is_due):
+            states = module.ranks.gather(module.state())
+            if states is not None:
+                self.save(PartState.merge(states))
+            module.ranks.share()  # it is saved: no process leaves before
+            self.saved_at = time.monotonic()
+        if stop:
+            raise Interrupted
+
+
+class LevelProgressBar(ProgressBar):
+    """One bar for a level: epochs, loss, quality, blocks left."""
+
+    def __init__(self, level: int):
+        super().__init__()
+        self.level = level
+        self.bar: tqdm | None = None
+
+    def on_train_start(self, trainer: Trainer, module: LevelModule) -> None:
+        self.bar = tqdm(
+            desc=f"level {self.level}",
+            total=module.spec.n_epochs,
+            dynamic_ncols=True,
+            initial=module.n_epochs_done,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| epoch {n:.0f}/{total} [{elapsed}<{remaining}{postfix}]",
+        )
+
+    def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Visit, _: int) -> None:
+        self.bar.set_postfix(module.progress, refresh=False)
+        done = len(visit.epochs) * len(visit.target) / max(1, module.twin.n_blocks)
+        self.bar.update(min(done, self.bar.total - self.bar.n))
+
+    def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
+        self.bar.set_postfix(module.progress)
+
+    def on_train_end(self, trainer: Trainer, module: LevelModule) -> None:
+        self.bar.close()
+
+    def on_exception(self, trainer: Trainer, module: LevelModule, exception: BaseException) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class LevelImages(Callback):
+    """After every validation, pictures of the level for TensorBoard, at most 1024 pixels long.
+
+    image/l{j} is the reconstruction; laplacian/l{j} what the networks add to the base (grey is nothing, black and white
+    the largest residual of the level); training_blocks/l{j} the reconstruction, dark where no block trains any more. A
+    volume is shown by its middle slice across z, with y pointing up.
+
+    Inputs
+        index: j
+        level: whose network is the one that the module trains
+        blocks: (n_blocks,) indices in the grid of the module's blocks
+        base: gives a window of the upsampled coarser level, (c, *window_size)
+        b_chunks: blocks evaluated at once, at most
+    """
+
+    def __init__(self, index: int, level: Level, blocks: Tensor, base: Callable[[Window], Tensor], b_chunks: int):
+        self.index = index
+        self.level = level
+        self.blocks = blocks
+        self.b_chunks = b_chunks
+        self.window = whole(level.size)
+        self.band: int | None = None  # of blocks, that the slice lies in
+        if len(level.size) == 3:
+            middle = level.size[0] // 2
+            self.window = ((middle, middle + 1), *self.window[1:])
+            self.band = middle // level.patch_size[0]
+        self.base = base(self.window)
+
+    def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
+        level, base = self.level, self.base.to(module.device)
+        image = refine(level, base, self.window, b_chunks=self.b_chunks, backend=module.backend)
+        training = torch.zeros_like(level.active)
+        training[self.blocks[module.survivors.cpu()]] = True
+        training = training.view(level.active_grid.shape)
+        if self.band is not None:
+            image, base, training = image[:, 0], base[:, 0], training[self.band]
+        colours = n_colours(len(image))
+        image, base = thumbnail(image[:colours]), thumbnail(base[:colours])
+        largest = level.network.amplitude.max().item()
+        figures = {
+            "image": image,
+            "laplacian": signed(image - base, largest),
+            "training_blocks": highlight_blocks(image, level.size[-2:], level.patch_size[-2:], training),
+        }
+        for name, figure in figures.items():
+            upright = figure if self.band is None else figure.flip(1)
+            trainer.logger.experiment.add_image(f"{name}/l{self.index}", upright, module.n_epochs_done)

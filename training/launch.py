@@ -1,0 +1,178 @@
+"""Several processes for one run: torch's elastic agent starts them and watches over them, as torchrun does.
+
+The process that the user starts becomes the agent. It passes signals on, and when one process dies it ends the others.
+The same program joins the processes that torchrun or srun has started.
+"""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from math import ceil
+from typing import NoReturn
+
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments import SLURMEnvironment
+
+from opt import device_of
+from training.stop import resuming_command
+from utils.errors import InputError
+from utils.ranks import PeerLost, Ranks
+
+_AGENT = "MINER_AGENT"  # number of the agent and when it began, for the processes that it has started
+_SAVE_WITHIN = 300  # seconds that processes have to save in after a signal, before they are killed
+_MEET_WITHIN = timedelta(minutes=10)
+_NEWS_WITHIN = 3  # seconds until whoever starts the processes has ended them after a failure of another one
+_PATIENCE = timedelta(days=7)  # others may wait for the first process for hours; whoever died, its connections close
+_LOST = 75  # exit status of a process that ends because another one is gone
+
+
+def is_launched() -> bool:
+    """Whether this is one of several processes that an agent or srun has started."""
+    return dist.is_torchelastic_launched() or _slurm_step("NUM_TASKS") > 1
+
+
+def launch(n_processes: int, started: float) -> None:
+    """Run this command line in several processes on this machine, until all have ended; then end likewise.
+
+    Inputs
+        started: `time.perf_counter()` when the run began
+
+    Errors
+        SystemExit with the status of the processes; with a line of error where one was killed
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.disable(logging.CRITICAL)  # the processes speak for themselves
+    os.environ[_AGENT] = f"{os.getpid()} {started}"
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SAVE_WITHIN))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // n_processes)))
+    with tempfile.TemporaryDirectory() as logs:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=n_processes,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            run_id="miner",
+            rdzv_backend="c10d",
+            rdzv_endpoint="127.0.0.1:0",
+            local_addr="127.0.0.1",
+            max_restarts=0,
+            monitor_interval=0.1,
+        )
+        try:
+            elastic_launch(config, sys.executable)(*sys.argv)
+        except SignalException as stop:
+            sys.exit(128 + stop.sigval)
+        except ChildFailedError as failed:
+            rank, failure = failed.get_first_failure()
+            if failure.exitcode > 0 and failure.exitcode != _LOST:  # it has said why
+                sys.exit(failure.exitcode)
+            how = "lost its peers" if failure.exitcode > 0 else f"died ({signal.Signals(-failure.exitcode).name})"
+            print(file=sys.stderr)  # below its progress bar
+            sys.exit(f"error: process {rank} {how}; progress saved; resume with: {resuming_command()}")
+    sys.exit(0)
+
+
+def began(started: float) -> float:
+    """When the run began: in a process that the agent has started, when that was; else `started`."""
+    return float(os.environ[_AGENT].split()[1]) if _AGENT in os.environ else started
+
+
+@contextmanager
+def join() -> Iterator[Ranks]:
+    """The processes of this run: this one alone, or those that an agent or srun has started.
+
+    While entered, the failure of one process ends all of them, and it is reported once.
+    """
+    if not is_launched():
+        yield Ranks()
+        return
+    parent = int(os.environ[_AGENT].split()[0]) if _AGENT in os.environ else os.getppid()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if dist.is_torchelastic_launched():
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        ranks, address = Ranks(*(int(os.environ[name]) for name in names)), "env://"
+    else:
+        size, n_nodes = _slurm_step("NUM_TASKS"), _slurm_step("NUM_NODES", 1)
+        ranks = Ranks(int(os.environ["SLURM_PROCID"]), size, int(os.environ["SLURM_LOCALID"]), ceil(size / n_nodes))
+        address = f"tcp://{_slurm_address()}"
+    with _failing_together(ranks):
+        dist.init_process_group("gloo", address, _MEET_WITHIN, ranks.size, ranks.rank)
+        ranks.group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        yield ranks
+        dist.destroy_process_group()
+
+
+def place(ranks: Ranks, accelerator: str, n_local: int) -> torch.device:
+    """The device of this process, of n_local on this machine.
+
+    Errors
+        InputError where there are fewer devices than processes
+    """
+    kind = device_of(accelerator)
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, n_local)
+    if n_local > there:
+        raise InputError(f"--devices {n_local}: --accelerator {accelerator} finds {there} here; use at most that many")
+    return torch.device(kind, ranks.local_rank) if kind == "cuda" and ranks.size > 1 else torch.device(kind)
+
+
+@contextmanager
+def _failing_together(ranks: Ranks) -> Iterator[None]:
+    """What ends one process ends all, and one of them says why.
+
+    Where another process failed, this one's own failure is only a consequence: it waits in silence for its end. Where
+    all fail alike, the first one says so.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if ranks.is_first:
+            raise
+        _leave(128 + signal.SIGINT)
+    except Exception as error:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if isinstance(error, PeerLost):
+            if ranks.is_first and _AGENT not in os.environ:
+                print(
+                    f"error: another process died; progress saved; resume with: {resuming_command()}", file=sys.stderr
+                )
+            time.sleep(_NEWS_WITHIN)
+            _leave(_LOST)
+        if not ranks.is_first:
+            time.sleep(_NEWS_WITHIN)
+        raise
+
+
+def _leave(status: int) -> NoReturn:
+    """End this process without another word."""
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, which then cannot end it."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    _leave(_LOST)
+
+
+def _slurm_step(name: str, default: int = 0) -> int:
+    """What srun tells the tasks of a step; a job's own script runs in no step."""
+    return int(os.environ.get(f"SLURM_STEP_{name}", default))
+
+
+def _slurm_address() -> str:
+    """Where the tasks of a step meet: on its first node, at a port of its own."""
+    node = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
+    number = int(os.environ["SLURM_JOB_ID"]) * 16 + int(os.environ["SLURM_STEP_ID"])
+    return f"{node}:{15000 + number % 15000}"

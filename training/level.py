@@ -1,0 +1,209 @@
+"""The levels of a run, coarse to fine: each is fitted a part at a time, saved, and decoded for the next one."""
+
+import dataclasses
+import math
+import tempfile
+import time
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.targets import LevelTarget, Survey
+from models.block_network import BlockNetwork
+from models.level import Level, refine
+from models.networks import make_network
+from models.shape import NetworkShape
+from training.part import Job, Part, fit_part
+from training.run import JOINING, Run
+from training.spec import LevelSpec
+from utils.checkpoint import level_path, load_level, load_part, part_path, state_path
+from utils.errors import InputError, Interrupted
+from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, as_numbers, map_raster, new_raster
+from utils.windows import row_ranges, whole
+
+
+def fit_levels(job: Job, signals: list[Raster]) -> dict[str, Any]:
+    """Fit the levels that are not done yet; each one's checkpoint is written as it is done.
+
+    Inputs
+        signals: every level of the signal, the finest first
+    Outputs
+        levels, what became of each, and seconds, for the report
+    """
+    start, reports, coarse, level = time.perf_counter(), [], None, None
+    for spec in reversed(job.specs):
+        target = LevelTarget(signals[spec.index], coarse, spec.patch_size, spec.residual)
+        if spec.index not in job.run.done:
+            fit_level(job, spec, target, level, reports)
+            if job.stop():
+                raise Interrupted
+        record = load_level(level_path(job.run.ckpts, spec.index))
+        level = Level.from_record(record)
+        reports.append({"level": spec.index} | level.summary())
+        reports[-1] |= {
+            "epochs": record["epochs"],
+            "points_trained": record["block_epochs"] * prod(target.patch_size),
+            "diverged_blocks": record["diverged"],
+        }
+        if spec.index > 0:
+            level.network.to(job.device)
+            coarse, quality = reconstruct(job, level, target, spec.index)
+            reports[-1][job.metric.name] = quality if math.isfinite(quality) else None
+    return {"levels": reports[::-1], "seconds": {"fit": time.perf_counter() - start}}
+
+
+def fit_level(
+    job: Job, spec: LevelSpec, target: LevelTarget, coarser: Level | None, before: list[dict[str, Any]]
+) -> None:
+    """Train the networks of a level, one part of its blocks after another, and write its checkpoint.
+
+    Inputs
+        coarser: the next coarser level, whose networks may be shared
+        before: the report of each coarser level
+    Errors
+        InputError where most blocks so far have diverged; no checkpoint is then written
+    """
+    run, ranks = job.run, job.ranks
+    survey = survey_level(job, spec, target)
+    active = survey.active.nonzero().squeeze(1)
+    sums = survey.base_sums.double()
+    parts, run.parts = [load_part(path) for path in run.parts], []
+    for part in parts:
+        sums[active[slice(*part["span"])]] = part["sums"].double()
+    first = parts[-1]["span"][1] if parts else 0
+    complete = not job.enough.why  # and the coarser levels are
+    while first < len(active) and not job.enough.why:
+        span = range(first, min(first + job.plan.max_blocks * ranks.size, len(active)))
+        if run.state is not None:
+            span = span_of_state(run, first, len(active))
+        blocks = active[span.start : span.stop]
+        other_sums = sums.sum(0) - sums[blocks].sum(0)
+        outcome = fit_part(job, spec, target, coarser, survey, Part(span, blocks, other_sums, len(parts)))
+        first = span.stop
+        if ranks.is_first:
+            parts.append(outcome)
+            complete = outcome["complete"]
+            sums[blocks] = outcome["sums"].double()
+            if len(span) < len(active) and complete:
+                run.save_part(spec.index, span, outcome)
+                parts[-1] = load_part(part_path(run.ckpts, span.start))
+        if first < len(active) and job.stop():
+            raise Interrupted
+    complete = complete and first == len(active)
+    survey.active[active[first:]] = False
+    refuse_divergence(job, before, len(active), ranks.share(sum(part["diverged"] for part in parts)))
+    if ranks.is_first:
+        write_level(run, spec, target, survey.active, parts, complete)
+    ranks.share()  # the checkpoint is there
+
+
+def span_of_state(run: Run, first: int, n_active: int) -> range:
+    """Which active blocks are in the part that was begun."""
+    start, stop = run.state["span"]
+    if not (start == first and start < stop <= n_active):
+        path = state_path(run.ckpts)
+        raise InputError(f"{path} is not consistent: delete it, and --resume continues after the last finished part")
+    return range(start, stop)
+
+
+def survey_level(job: Job, spec: LevelSpec, target: LevelTarget) -> Survey:
+    """Of all blocks; each process looks at its share of the bands."""
+    mine = target.survey(job.metric, spec.loss_thr, job.ranks.share_of(target.grid[0]))
+    surveys = job.ranks.exchange(mine)
+    names = [field.name for field in dataclasses.fields(Survey)]
+    return Survey(*(torch.cat([getattr(survey, name) for survey in surveys]) for name in names))
+
+
+def refuse_divergence(job: Job, before: list[dict[str, Any]], n_active: int, n_diverged: int) -> None:
+    """InputError where most networks of a level and the coarser ones have diverged."""
+    n_blocks = n_active + sum(report["active_blocks"] for report in before)
+    n_diverged += sum(report["diverged_blocks"] for report in before)
+    if 2 * n_diverged > n_blocks:
+        if job.ranks.is_first:
+            job.run.drop_progress()
+        spec = job.specs[0]
+        raise InputError(
+            f"the fit diverged: {n_diverged:,} of {n_blocks:,} blocks. Try a smaller --lr than {spec.lr}, or a larger "
+            f"--a than {spec.a}, with --overwrite"
+        )
+
+
+def write_level(
+    run: Run, spec: LevelSpec, target: LevelTarget, active: Tensor, parts: list[dict[str, Any]], complete: bool
+) -> None:
+    """Join the parts of a level and write its checkpoint.
+
+    Inputs
+        active: (n_grid,) bool, which blocks have been trained
+        complete: nothing is left to train
+    """
+    with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=JOINING) as folder:
+        network = join_networks(parts, spec.shape, Path(folder))
+        silent = torch.cat([part["silent"] for part in parts]) if parts else torch.zeros(0, dtype=torch.bool)
+        if target.coarse is not None and not spec.residual and silent.any():
+            # a network that predicts nothing is no residual here, but grey in place of the base
+            network, active = network.select((~silent).nonzero().squeeze(1)), active.clone()
+            active[active.nonzero().squeeze(1)[silent]] = False
+        level = Level(target.signal.size, spec.patch_size, spec.frequencies, spec.residual, active, network)
+        outcome = {
+            "epochs": max((part["epochs"] for part in parts), default=0),
+            "block_epochs": sum(part["block_epochs"] for part in parts),
+            "diverged": sum(part["diverged"] for part in parts),
+        }
+        run.save_level(spec.index, level, outcome, not complete)
+
+
+def join_networks(parts: list[dict[str, Any]], shape: NetworkShape, folder: Path) -> BlockNetwork:
+    """The networks of a level from those of its parts: of several, in files of a folder, since memory may be short."""
+    network = make_network(0, shape)
+    if len(parts) == 1:
+        tensors = parts[0]["network"]
+    elif parts:
+        tensors = {
+            name: _join([part["network"][name] for part in parts], folder / name) for name in network.state_dict()
+        }
+    else:
+        return network
+    with torch.device("meta"):
+        network = make_network(len(tensors["amplitude"]), shape)
+    network.load_state_dict(tensors, assign=True)
+    return network
+
+
+def _join(tensors: list[Tensor], path: Path) -> Tensor:
+    """Tensors one after another along dimension 0, in a file."""
+    shape = (sum(map(len, tensors)), *tensors[0].shape[1:])
+    joined = torch.from_numpy(np.lib.format.open_memmap(path, "w+", np.float32, shape))
+    return torch.cat(tensors, out=joined)
+
+
+def reconstruct(job: Job, level: Level, target: LevelTarget, index: int) -> tuple[Raster, float]:
+    """A level as it is decoded, which the next finer one builds on, and its quality; each process decodes its share."""
+    ranks, signal, totals = job.ranks, target.signal, torch.zeros(2, dtype=torch.float64)
+    path = job.run.ckpts / f".l{index}.npy" if job.plan.is_mapped else None
+    raster, patch = None, level.patch_size[0]
+    if path is None or ranks.is_first:
+        raster = new_raster(signal.n_channels, signal.size, COMPUTED, COMPUTED_UNIT, path)
+    for start, stop in row_ranges(signal.n_channels, signal.size, patch):
+        bands, pieces = ranks.share_of(-(-(stop - start) // patch)), []
+        if bands:
+            rows = (start + bands.start * patch, min(start + bands.stop * patch, stop))
+            window = (rows, *whole(signal.size[1:]))
+            values = refine(level, target.base(window), window, b_chunks=job.b_chunks, backend=job.backend)
+            totals += job.metric.totals(values, signal.read(window))
+            pieces.append((window, as_numbers(values, COMPUTED_UNIT).to(COMPUTED).numpy()))
+        for some in (ranks.exchange if path is None else ranks.gather)(pieces) or []:
+            for window, numbers in some:
+                raster.part(window).copy_(torch.from_numpy(numbers))
+    quality = job.metric.value(*sum(ranks.exchange(totals)).tolist())
+    if path is not None:
+        if not ranks.is_first:
+            raster = map_raster(path, COMPUTED_UNIT)
+        ranks.share()  # all have it open
+        if ranks.is_first:
+            path.unlink()  # nothing is left of it when the last one closes it
+    return raster, quality

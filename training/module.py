@@ -1,0 +1,206 @@
+"""The LightningModule that trains the networks of a part of a level."""
+
+import math
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from models.block_network import BlockNetwork
+from models.ops import Backend
+from models.ops.optimizers import make_optimizer, select_blocks, set_step
+from training.datamodule import Check, Visit
+from training.spec import LevelSpec
+from training.state import PartState
+from training.stop import Enough
+from utils.metrics import Metric
+from utils.ranks import Ranks
+from utils.rng import point_order
+
+
+class LevelModule(LightningModule):
+    """Trains the networks of a part of one level's blocks, in one of the processes that share the part out.
+
+    `network` holds the networks of all blocks of the part. `twin` holds those that still train: the networks
+    `survivors` of it, in any order. One of Lightning's epochs is a *period*: the epochs between two validations. A
+    training batch is a *visit*, a validation batch a *check*.
+
+    The first process logs, over the epochs of the level: train/lr; train/loss, the mean square error of the blocks that
+    train; val/psnr in dB or val/iou, of the level's reconstruction; val/n_training_blocks; and, where there are several
+    processes, val/spread_of_blocks, the difference between the largest and the smallest share of training blocks.
+
+    Inputs
+        network: of the blocks, initialised
+        coords: (n_points, n_in) encoded coordinates of a block's points
+        spec: of the level
+        backend: trains and evaluates the networks
+        metric: judges the level
+        block_sums: (n_blocks, 2) the metric's sums for the base in every block
+        other_sums: (2,) its sums for all blocks of the level that are not in the part
+        ranks: the processes
+        first_step: of the curves, where other parts of the level come before this one
+        enough: asked after every validation; training ends when it says so
+    """
+
+    def __init__(
+        self,
+        network: BlockNetwork,
+        coords: Tensor,
+        spec: LevelSpec,
+        *,
+        backend: Backend,
+        metric: Metric,
+        block_sums: Tensor,
+        other_sums: Tensor,
+        ranks: Ranks,
+        first_step: int = 0,
+        enough: Enough,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.network = network
+        self.twin = network.select(torch.arange(network.n_blocks))
+        self.register_buffer("coords", coords)
+        self.register_buffer("survivors", torch.arange(network.n_blocks))
+        self.register_buffer("block_sums", block_sums)
+        self.register_buffer("silent", torch.zeros(network.n_blocks, dtype=torch.bool))
+        self.register_buffer("block_mse", torch.empty(0))  # of the twin's networks, at the last validation
+        self.register_buffer("is_sound", torch.empty(0))  # whether their parameters were numbers then
+        self.spec = spec
+        self.backend = backend
+        self.metric = metric
+        self.other_sums = other_sums
+        self.ranks = ranks
+        self.first_step = first_step
+        self.enough = enough
+        self.n_epochs_done = 0
+        self.epochs_done = torch.zeros(network.n_blocks, dtype=torch.int64)
+        self.period_loss = torch.zeros(len(self.period), dtype=torch.float64)
+        self.n_diverged = 0
+        self.block_epochs = 0
+        self.n_training = 0  # in all processes
+        self.ends_early = False  # since it is good enough, or its time is over
+        self.first_moments: list[list[Tensor]] | None = None  # of the twin, where training goes on
+        self.progress = {"loss": "-", metric.name: "-", "blocks": str(network.n_blocks * ranks.size)}
+
+    @property
+    def period(self) -> range:
+        """The epochs between the last validation and the next."""
+        end = (self.n_epochs_done // self.spec.val_freq + 1) * self.spec.val_freq
+        return range(self.n_epochs_done, min(self.spec.n_epochs, end))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to train for the blocks of this process."""
+        return self.n_epochs_done >= self.spec.n_epochs or self.twin.n_blocks == 0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        moments, self.first_moments = self.first_moments, None  # the optimizer's from here on
+        return make_optimizer(self.twin, self.spec.lr, moments, self.spec.optimizer, self.spec.betas)
+
+    def on_train_start(self) -> None:
+        quality = self._quality()
+        if self.n_epochs_done == 0:
+            self._log_at(0, quality)  # of the base, where the curves begin
+        elif self.enough.is_reached(self.spec.index, quality[f"val/{self.metric.name}"]):
+            self.ends_early = self.trainer.should_stop = True  # it was stopped before its checkpoint was written
+
+    def learning_rate(self, epochs: range) -> Tensor:
+        """(n_epochs,) cosine from lr to lr/30 (Loshchilov and Hutter, SGDR, 2017, eq. 5)."""
+        lowest = self.spec.lr / 30
+        phase = torch.tensor(epochs, dtype=torch.float64) / self.spec.n_epochs * math.pi
+        return lowest + (self.spec.lr - lowest) * (1 + phase.cos()) / 2
+
+    def training_step(self, visit: Visit, _: int) -> None:
+        if not len(visit.target):
+            return
+        part, optimizer = select_blocks(self.twin, self.optimizers(use_pl_optimizer=False), visit.index)
+        set_step(optimizer, visit.epochs.start * -(-len(self.coords) // self.spec.batch_size))
+        losses = self.backend.fit_points(
+            part,
+            optimizer,
+            self.coords,
+            visit.target,
+            point_order(self.spec.seed, self.spec.index, visit.epochs, len(self.coords)).to(self.device),
+            self.spec.batch_size,
+            self.learning_rate(visit.epochs),
+        )
+        first = visit.epochs.start - self.period.start
+        self.period_loss[first : first + len(losses)] += losses.cpu().sum(1, dtype=torch.float64)
+        self.progress["loss"] = f"{losses[-1].mean().item():.2e}"
+        self.epochs_done[visit.index] = visit.epochs.stop
+
+    def state(self) -> PartState:
+        """All that training changes, between two visits."""
+        moments = self.optimizers(use_pl_optimizer=False).state
+        return PartState(
+            network=dict(self.network.state_dict()),
+            twin=dict(self.twin.state_dict()),
+            moments=[[moments[p][name] for name in ("exp_avg", "exp_avg_sq")] for p in self.twin.parameters()],
+            survivors=self.survivors,
+            epochs_done=self.epochs_done,
+            block_sums=self.block_sums,
+            silent=self.silent,
+            n_epochs_done=self.n_epochs_done,
+            period_loss=self.period_loss,
+            n_diverged=self.n_diverged,
+            block_epochs=self.block_epochs,
+        )
+
+    def load_state(self, state: PartState) -> None:
+        """Take over a state, before the trainer starts; TypeError where it does not fit together."""
+        self.network.load_state_dict(state.network)
+        self.twin = self.network.select(state.survivors)
+        self.twin.load_state_dict(state.twin)
+        self.first_moments = state.moments
+        plain = ("survivors", "epochs_done", "block_sums", "silent")
+        for name in (*plain, "n_epochs_done", "period_loss", "n_diverged", "block_epochs"):
+            setattr(self, name, getattr(state, name))
+        if not (len(self.epochs_done) == self.twin.n_blocks and len(self.period_loss) == len(self.period)):
+            raise TypeError(f"{len(self.epochs_done)} blocks, {len(self.period_loss)} epochs")
+
+    def on_validation_epoch_start(self) -> None:
+        self.block_mse = self.coords.new_empty(self.twin.n_blocks)
+        self.is_sound = self.twin.is_finite()
+        self.block_epochs += self.twin.n_blocks * len(self.period)
+
+    def validation_step(self, check: Check, _: int) -> None:
+        prediction = self.backend.predict(self.twin, check.index, self.coords)
+        reconstruction = (check.base + prediction if self.spec.residual else prediction).clamp(0, 1)
+        target = check.signal - check.base if self.spec.residual else check.signal
+        mse = (prediction - target).square().mean(dim=(1, 2)).masked_fill(~self.is_sound[check.index], math.nan)
+        self.block_mse[check.index] = mse
+        blocks = self.survivors[check.index]
+        sums = self.metric.sums(reconstruction, check.signal, check.true)
+        self.block_sums[blocks[mse.isfinite()]] = sums[mse.isfinite()]
+
+    def on_validation_epoch_end(self) -> None:
+        """Runs after the callbacks' hooks of this name, so the twin holds the survivors of pruning."""
+        rates = self.learning_rate(self.period).tolist()
+        losses = (self.ranks.sum(self.period_loss) / self.n_training).tolist()
+        for epoch, rate, loss in zip(self.period, rates, losses, strict=True):
+            self._log_at(epoch + 1, {"train/lr": rate, "train/loss": loss})
+        self.n_epochs_done = self.period.stop
+        self.epochs_done = torch.full((self.twin.n_blocks,), self.n_epochs_done)
+        self.period_loss = torch.zeros(len(self.period), dtype=torch.float64)
+        quality = self._quality()
+        self._log_at(self.n_epochs_done, quality)
+        self.ends_early = self.enough(self.spec.index, quality[f"val/{self.metric.name}"])
+        self.trainer.should_stop = self.ends_early or self.n_training == 0
+
+    def _quality(self) -> dict[str, float]:
+        """Of the level, as it stands in all processes."""
+        mine = self.block_sums.cpu().sum(0, dtype=torch.float64)
+        *sums, n_training = self.ranks.sum(torch.tensor([*mine, self.twin.n_blocks])).tolist()
+        self.n_training = int(n_training)
+        quality = self.metric.value(*(self.other_sums + torch.tensor(sums)).tolist())
+        self.progress |= {self.metric.name: f"{quality:.5g}", "blocks": str(self.n_training)}
+        values = {f"val/{self.metric.name}": quality, "val/n_training_blocks": self.n_training}
+        if self.ranks.size > 1:
+            most, least = self.ranks.max(self.twin.n_blocks), -self.ranks.max(-self.twin.n_blocks)
+            values["val/spread_of_blocks"] = most - least
+        return values
+
+    def _log_at(self, epoch: int, values: dict[str, float]) -> None:
+        if self.logger is not None:
+            self.logger.log_metrics(values, step=self.first_step + epoch)

@@ -1,0 +1,138 @@
+"""How a run went: the quality of its files, loaded back, and what they took."""
+
+import json
+import math
+import platform
+import sys
+import time
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from models.miner import MINER
+from training.part import Job
+from utils.checkpoint import level_path, write_aside
+from utils.errors import InputError
+from utils.memory import peak_memory
+from utils.metrics import Metric, Similarity, psnr
+from utils.raster import Raster
+from utils.windows import rows_at_once, whole
+
+_SSIM_PIXELS, _SSIM_BANDS = 2**23, 8
+_SSIM_WINDOW = 2**21  # values decoded at once
+
+
+def finish(job: Job, signal: Raster, report: dict[str, Any], backend: str, started: float) -> None:
+    """Judge the files of a run, write metrics.json and the row of TensorBoard's table, and print the result.
+
+    Inputs
+        signal: at the finest level
+        report: of `fit_levels`
+        backend: --backend, which decodes
+        started: `time.perf_counter()` when the run began
+    """
+    run, metric = job.run, job.metric
+    model = MINER.load(run.ckpts, job.device, backend)
+    quality = judge(job, model, signal)
+    if math.isnan(quality):
+        raise InputError(f"{run.ckpts} decodes to values that are not numbers: fit it again with --overwrite")
+    if not job.ranks.is_first:
+        return
+    n_pixels, n_bytes = prod(signal.size), sum(level_path(run.ckpts, level).stat().st_size for level in model.levels)
+    shown = quality if math.isfinite(quality) else None  # JSON has no word for the infinite PSNR of a perfect fit
+    report["levels"][0][metric.name] = shown
+    report |= {
+        metric.name: shown,
+        **({"ssim": mean_similarity(model, signal, job.b_chunks)} if metric is psnr else {}),
+        "parameters": model.n_parameters,
+        "parameters_per_pixel": model.n_parameters / n_pixels,
+        "bytes_per_pixel": n_bytes / n_pixels,
+        "points_trained": sum(level["points_trained"] for level in report["levels"]),
+    }
+    report["seconds"]["total"] = time.perf_counter() - started
+    report |= surroundings(job.device)
+    write_aside(run.ckpts / "metrics.json", json.dumps(report, indent=2).encode())
+    log_options(job, {metric.name: quality, "parameters": model.n_parameters, "seconds": report["seconds"]["total"]})
+    print_result(job, report, quality)
+
+
+def judge(job: Job, model: MINER, signal: Raster) -> float:
+    """The quality of a fit as it is decoded; each process decodes its share of the bands of blocks."""
+    height, patch = signal.size[0], model.patch_size[0]
+    bands = job.ranks.share_of(-(-height // patch))
+    totals = torch.zeros(2, dtype=torch.float64)
+    if bands:
+        crop = ((bands.start * patch, min(bands.stop * patch, height)), *whole(signal.size[1:]))
+        rows = rows_at_once(signal.n_channels, signal.size, patch)
+        most = rows * signal.n_channels * prod(signal.size[1:])
+        for window, values in model.decode_windows(0, crop, b_chunks=job.b_chunks, most=most):
+            totals += job.metric.totals(values.cpu(), signal.read(window))
+    return job.metric.value(*sum(job.ranks.exchange(totals)).tolist())
+
+
+def print_result(job: Job, report: dict[str, Any], quality: float) -> None:
+    n_diverged = sum(level["diverged_blocks"] for level in report["levels"])
+    if job.enough.why:
+        print(f"note: {job.enough.why}; --resume, with a higher target or more time, continues", file=sys.stderr)
+    if n_diverged:
+        print(f"note: {n_diverged:,} blocks diverged and were rolled back", file=sys.stderr)
+    print(
+        f"{job.run.ckpts}: {report['parameters']:,} parameters, {report['seconds']['total']:.1f} s, "
+        f"{report['peak_memory_mib']['host']:.0f} MiB"
+    )
+    print(job.metric.line.format(quality))
+
+
+def print_finished(ckpts: Path, report: dict[str, Any], metric: Metric) -> None:
+    """Say how a run went that has nothing left to do."""
+    print(f"{ckpts} is finished: {report['parameters']:,} parameters")
+    print(metric.line.format(math.inf if report[metric.name] is None else report[metric.name]))
+
+
+def mean_similarity(model: MINER, signal: Raster, b_chunks: int) -> float | None:
+    """SSIM of a picture; of a large one in a few bands, evenly spread over its height, since it takes long."""
+    height, width = signal.size
+    rows, bands = max(32, _SSIM_PIXELS // (_SSIM_BANDS * width)), [(0, height)]
+    if rows * _SSIM_BANDS < height:
+        starts = (band * (height - rows) // (_SSIM_BANDS - 1) for band in range(_SSIM_BANDS))
+        bands = [(start, start + rows) for start in starts]
+    values = []
+    for band in bands:
+        similarity = Similarity()
+        for window, decoded in model.decode_windows(0, (band, (0, width)), 1, b_chunks, _SSIM_WINDOW):
+            similarity.add(decoded.cpu(), signal.read(window))
+        values.append(similarity.value)
+    return None if None in values else sum(values) / len(values)
+
+
+def log_options(job: Job, results: dict[str, float]) -> None:
+    """A row of TensorBoard's table of hyperparameters, so that runs compare."""
+    logger = TensorBoardLogger("logs", name=job.exp_name, version="")
+    aside = {"accelerator", "b_chunks", "exp_name", "log_image"}  # the table names the run anyway
+    row = {name: value for name, value in job.run.options.items() if value is not None and name not in aside}
+    logger.log_hyperparams(row, {f"final/{name}": value for name, value in results.items()})
+    logger.finalize("success")
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """Where a run took place and what memory it took, in MiB."""
+    memory = {"host": peak_memory() / 2**20}
+    name = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        memory["device"] = torch.cuda.max_memory_allocated(device) / 2**20
+    elif device.type == "mps":
+        name = f"{platform.processor()} GPU"
+    return {
+        "device": name,
+        "peak_memory_mib": memory,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "pytorch_lightning": pl.__version__,
+        },
+    }

@@ -1,0 +1,94 @@
+"""What the options say about one level."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jsonargparse import Namespace
+
+from models.encoding import encoded_width, frequencies, nested
+from models.shape import NetworkShape
+from opt import ARCHITECTURES, epochs_of_level, per_axis
+
+
+@dataclass(frozen=True)
+class LevelSpec:
+    """
+    index: of the level, 0 the finest
+    patch_size: pixels of a block along each axis
+    residual: networks predict the difference to the upsampled coarser level, else the signal itself
+    frequencies: of the positional encoding, or None
+    shape: of the networks
+    a: initial width of their activations
+    weight_sharing: what networks start from: none, copy or inherit
+    seed: key of the initial weights and of the order of points, together with the index
+    n_epochs, val_freq: epochs in all, and between validations
+    batch_size: points of a block in a step
+    optimizer, betas, lr: of the steps; the learning rate falls to lr/30 by a cosine over the epochs
+    loss_thr: mean square error above which a block gets a network
+    stop_loss: mean square error at which a block stops training
+    """
+
+    index: int
+    patch_size: tuple[int, ...]
+    residual: bool
+    frequencies: tuple[float, ...] | None
+    shape: NetworkShape
+    a: float
+    weight_sharing: str
+    seed: int
+    n_epochs: int
+    val_freq: int
+    batch_size: int
+    optimizer: str
+    betas: tuple[float, float]
+    lr: float
+    loss_thr: float
+    stop_loss: float
+
+
+def specify_levels(options: Namespace, n_dims: int, n_channels: int) -> list[LevelSpec]:
+    """Every level of a run, the finest first."""
+    return [_specify(options, n_dims, n_channels, index) for index in range(options.n_scales)]
+
+
+def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> LevelSpec:
+    residual = options.pyr == "laplacian" and index < options.n_scales - 1
+    encoding = None
+    if options.use_pe:
+        encoding = frequencies(options.n_freq, options.frequencies)
+        if options.weight_sharing == "inherit":
+            encoding = nested(encoding, options.n_scales - 1 - index)
+    shape = NetworkShape(
+        n_in=encoded_width(n_dims, encoding),
+        n_out=n_channels,
+        n_layers=options.n_layers,
+        n_hidden=options.n_hidden,
+        **_architecture(options, residual),
+    )
+    return LevelSpec(
+        index=index,
+        patch_size=per_axis(options.patch_size, n_dims),
+        residual=residual,
+        frequencies=encoding,
+        shape=shape,
+        a=options.a,
+        weight_sharing=options.weight_sharing,
+        seed=options.seed,
+        n_epochs=epochs_of_level(options.num_epochs, index),
+        val_freq=options.val_freq,
+        batch_size=options.batch_size,
+        optimizer=options.optimizer,
+        betas=tuple(options.betas),
+        lr=options.lr,
+        loss_thr=options.loss_thr,
+        stop_loss=options.loss_thr * options.stop_ratio,
+    )
+
+
+def _architecture(options: Namespace, residual: bool) -> Mapping[str, Any]:
+    """What `--arch` and `--omega` mean for the shape of a network."""
+    architecture = {"output": "sine" if residual else "sigmoid"} | ARCHITECTURES[options.arch]
+    if "omega" in architecture:
+        architecture["omega"] = options.omega or architecture["omega"][options.task]
+    return architecture

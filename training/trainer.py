@@ -1,0 +1,89 @@
+"""What is asked of Lightning, and what is kept from it."""
+
+import logging
+import shutil
+import warnings
+from math import prod
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import SingleDeviceStrategy
+
+from datasets.targets import BlockTarget
+from models.ops.batching import blocks_at_once, points_at_once
+from training.datamodule import LevelDataModule
+from training.module import LevelModule
+from utils.ranks import Ranks
+
+# A visit is some ten seconds of work at most, and on a CPU few enough blocks to stay in its cache: so many steps,
+# so many points times epochs.
+_VISIT_STEPS = 2048
+_VISIT_POINTS = {"cpu": 2**24}
+_VISIT_POINTS_ON_DEVICE = 2**30
+
+
+def quiet_lightning() -> None:
+    """Lightning's advice is for other ways of training."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=name)
+
+
+def make_logger(exp_name: str, module: LevelModule) -> TensorBoardLogger:
+    """The curves of a level; what an earlier run has logged beyond the state of this one is dropped."""
+    done, name = module.first_step + module.n_epochs_done, f"l{module.spec.index}"
+    if done == 0:
+        shutil.rmtree(Path("logs") / exp_name / name, ignore_errors=True)
+    return TensorBoardLogger("logs", name=exp_name, version=name, purge_step=done + 1)
+
+
+def train(
+    module: LevelModule,
+    target: BlockTarget,
+    callbacks: list[Callback],
+    logger: TensorBoardLogger | None,
+    device: torch.device,
+    ranks: Ranks,
+    b_chunks: int,
+) -> None:
+    """Train a module until all its blocks have converged or been through all epochs.
+
+    Inputs
+        target: of the module's blocks
+        logger: None in all processes but the first
+        b_chunks: blocks evaluated at once, at most
+    Errors
+        Interrupted, KeyboardInterrupt
+    """
+    spec = module.spec
+    n_points = prod(spec.patch_size)
+    data = LevelDataModule(
+        target.to(device),
+        ranks,
+        visit_epochs=max(1, _VISIT_STEPS // -(-n_points // spec.batch_size)),
+        visit_points=_VISIT_POINTS.get(device.type, _VISIT_POINTS_ON_DEVICE),
+        visit_blocks=max(1, points_at_once(device) // spec.batch_size),
+        check_blocks=blocks_at_once(n_points, b_chunks, device),
+    )
+    trainer = pl.Trainer(
+        accelerator=device.type,
+        devices=1 if device.index is None else [device.index],
+        strategy=SingleDeviceStrategy(device),  # processes share out blocks: there are no gradients to average
+        plugins=[LightningEnvironment()],  # else it would join the process group of torchrun or SLURM
+        max_epochs=-(-(spec.n_epochs - module.n_epochs_done) // spec.val_freq),
+        logger=logger or False,
+        callbacks=callbacks,
+        enable_progress_bar=logger is not None,
+        reload_dataloaders_every_n_epochs=1,  # the blocks that train change
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,  # its checkpoints know no parts and no twins
+        enable_model_summary=False,
+    )
+    try:
+        trainer.fit(module, datamodule=data)
+    except SystemExit as end:  # what Lightning makes of a KeyboardInterrupt
+        raise KeyboardInterrupt from end

@@ -1,0 +1,50 @@
+"""Windows of a level, and how a level is cut into windows that memory holds.
+
+Notation: a *window* is a (start, stop) pair along each axis, in pixels of its level. A *row* is what lies at one place
+along axis 0: a row of pixels, or a plane of a volume.
+"""
+
+from collections.abc import Iterator
+from math import prod
+
+Window = tuple[tuple[int, int], ...]
+
+_VALUES_AT_ONCE = 2**22
+
+
+def whole(size: tuple[int, ...]) -> Window:
+    return tuple((0, length) for length in size)
+
+
+def is_inside(window: Window, size: tuple[int, ...]) -> bool:
+    """Whether a window is not empty and lies inside a level of this size."""
+    return len(window) == len(size) and all(
+        0 <= start < stop <= length for (start, stop), length in zip(window, size, strict=True)
+    )
+
+
+def rows_at_once(n_channels: int, size: tuple[int, ...], step: int = 1) -> int:
+    """Rows to process together: a multiple of `step`, with a bounded number of values."""
+    return max(1, _VALUES_AT_ONCE // (n_channels * prod(size[1:]) * step)) * step
+
+
+def row_ranges(n_channels: int, size: tuple[int, ...], step: int = 1) -> Iterator[tuple[int, int]]:
+    """All rows, in consecutive ranges (start, stop)."""
+    rows = rows_at_once(n_channels, size, step)
+    return ((start, min(start + rows, size[0])) for start in range(0, size[0], rows))
+
+
+def cut_rows(start: int, stop: int, patch: int, most: int) -> Iterator[tuple[int, int]]:
+    """Cut rows start..stop-1 into consecutive ranges of at most `most`, at borders of blocks where possible.
+
+    Inputs
+        patch: rows of a block
+        most: at least 1
+    Outputs
+        (start, stop) of each; as few of them as possible share a block
+    """
+    while start < stop:
+        border = (start // patch + max(1, most // patch)) * patch
+        end = min(border, start + most, stop)
+        yield start, end
+        start = end
