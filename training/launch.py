@@ -85,7 +85,14 @@ def launch(n_processes: int, started: float) -> None:
 
 def began(started: float) -> float:
     """When the run began: in a process that the agent has started, when that was; else `started`."""
-    return float(os.environ[_AGENT].split()[1]) if _AGENT in os.environ else started
+    agent = _agent()
+    return started if agent is None else agent[1]
+
+
+def _agent() -> tuple[int, float] | None:
+    """The number of the agent that has started this process, and when it began; None where another launcher has."""
+    number, _, started = os.environ.get(_AGENT, "").partition(" ")
+    return (int(number), float(started)) if number else None
 
 
 @contextmanager
@@ -97,7 +104,8 @@ def join() -> Iterator[Ranks]:
     if not is_launched():
         yield Ranks()
         return
-    parent = int(os.environ[_AGENT].split()[0]) if _AGENT in os.environ else os.getppid()
+    agent = _agent()
+    parent = os.getppid() if agent is None else agent[0]
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if dist.is_torchelastic_launched():
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -142,7 +150,7 @@ def _failing_together(ranks: Ranks) -> Iterator[None]:
     except Exception as error:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if isinstance(error, PeerLost):
-            if ranks.is_first and _AGENT not in os.environ:
+            if ranks.is_first and _agent() is None:
                 print(
                     f"error: another process died; progress saved; resume with: {resuming_command()}", file=sys.stderr
                 )

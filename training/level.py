@@ -148,7 +148,7 @@ def write_level(
             # a network that predicts nothing is no residual here, but grey in place of the base
             network, active = network.select((~silent).nonzero().squeeze(1)), active.clone()
             active[active.nonzero().squeeze(1)[silent]] = False
-        level = Level(target.signal.size, spec.patch_size, spec.frequencies, spec.residual, active, network)
+        level = spec.level(target.signal.size, active, network)
         outcome = {
             "epochs": max((part["epochs"] for part in parts), default=0),
             "block_epochs": sum(part["block_epochs"] for part in parts),

@@ -114,7 +114,7 @@ def _untrained(spec: LevelSpec, target: LevelTarget, coarser: Level | None, surv
     network = make_network(len(blocks), spec.shape, spec.a)
     init_blocks_(network, blocks, spec.seed, spec.index)
     network.amplitude.view(-1).copy_(survey.amplitude[blocks])
-    level = Level(target.signal.size, spec.patch_size, spec.frequencies, spec.residual, survey.active, network)
+    level = spec.level(target.signal.size, survey.active, network)
     if coarser is not None and spec.weight_sharing != "none":
         share_weights_(level, blocks, coarser, spec.weight_sharing)
     return level

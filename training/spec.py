@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from jsonargparse import Namespace
+from torch import Tensor
 
+from models.block_network import BlockNetwork
 from models.encoding import encoded_width, frequencies, nested
+from models.level import Level
 from models.shape import NetworkShape
 from opt import ARCHITECTURES, epochs_of_level, per_axis
 
@@ -45,6 +48,10 @@ class LevelSpec:
     lr: float
     loss_thr: float
     stop_loss: float
+
+    def level(self, size: tuple[int, ...], active: Tensor, network: BlockNetwork) -> Level:
+        """The level of this size whose active blocks (`Level.active`) have the networks."""
+        return Level(size, self.patch_size, self.frequencies, self.residual, active, network)
 
 
 def specify_levels(options: Namespace, n_dims: int, n_channels: int) -> list[LevelSpec]:
