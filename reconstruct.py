@@ -118,7 +118,7 @@ def reconstruct_picture(model: MINER, level: int, crop: Window, options: Namespa
                     model.patch_size,
                     corner=tuple(start * 2**level for start, _ in crop),
                     pixel_size=2**level / options.scale,
-                    top=(window[0][0] - crop[0][0]) * options.scale,
+                    top=window[0][0] - crop[0][0] * options.scale,
                     size=size,
                 )
             yield values[:n_channels]

@@ -3,7 +3,9 @@
 Notation: level 0 is the finest; windows are those of `utils.windows`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise, product
 from math import prod
 from typing import Any
 
@@ -14,10 +16,10 @@ from models.block_network import BlockNetwork
 from models.encoding import encode, encoded_width
 from models.networks import make_network
 from models.ops import Backend, reference
-from models.ops.batching import blocks_at_once
+from models.ops.batching import blocks_at_once, points_at_once
 from models.shape import NetworkShape
-from utils.blocks import block_coords, gather_blocks, grid_shape, scatter_blocks_
-from utils.windows import Window
+from utils.blocks import block_coords, grid_shape, read_view, view_blocks, write_view_
+from utils.windows import Window, intersection
 
 
 @dataclass(frozen=True)
@@ -116,39 +118,79 @@ def refine(
     b_chunks: int = 16384,
     backend: Backend = reference,
 ) -> Tensor:
-    """Add a level's networks to the upsampled coarser level, touching only the blocks that the window needs.
+    """Add a level's networks to the upsampled coarser level, evaluating them in the window alone.
 
     Inputs
-        base: (c, *[(stop - start) * scale]) the upsampled coarser level in the window; not changed, and not
-            necessarily on the device of the networks
-        window: in pixels of this level
-        scale: samples a pixel along each axis
+        base: (c, *[stop - start]) the upsampled coarser level in the window; not changed, and not necessarily on the
+            device of the networks
+        window: in samples of this level, `scale` a pixel along each axis
         b_chunks: blocks evaluated at once, at most
         backend: that evaluates them
     Outputs
-        (c, *[(stop - start) * scale]) in [0, 1]
+        (c, *[stop - start]) in [0, 1]
     """
-    device = base.device
-    first = [start // patch for (start, _), patch in zip(window, level.patch_size, strict=True)]
-    grid_window = tuple(
-        slice(low, -(-stop // patch)) for low, (_, stop), patch in zip(first, window, level.patch_size, strict=True)
-    )
-    networks = level.network_grid[grid_window].to(device)
-    blocks = (networks.flatten() >= 0).nonzero().squeeze(1)  # in the grid of the window
-    index = networks.flatten()[blocks]
-
+    device, networks_device = base.device, level.network.amplitude.device
+    out, networks = base.clone(), level.network_grid
     fine_patch = tuple(patch * scale for patch in level.patch_size)
-    canvas = base.new_zeros(len(base), *[n * patch for n, patch in zip(networks.shape, fine_patch, strict=True)])
-    inner = tuple(
-        slice((start - low * patch) * scale, (stop - low * patch) * scale)
-        for low, (start, stop), patch in zip(first, window, level.patch_size, strict=True)
-    )
-    canvas[:, *inner] = base
-    networks_device = level.network.amplitude.device
-    coords = encode(block_coords(level.patch_size, scale).to(networks_device), level.frequencies)
-    for some in torch.arange(len(blocks), device=device).split(blocks_at_once(len(coords), b_chunks, networks_device)):
-        values = backend.predict(level.network, index[some].to(networks_device), coords).to(device)
-        if level.residual:
-            values = values + gather_blocks(canvas, fine_patch, blocks[some])
-        scatter_blocks_(canvas, fine_patch, blocks[some], values.clamp_(0, 1))
-    return canvas[:, *inner].contiguous()
+    pieces = list(_pieces(window, fine_patch))
+    for box in _boxes(fine_patch, points_at_once(networks_device)):
+        touched = [(piece, shared) for piece in pieces if (shared := intersection(box, piece[1]))]
+        if not touched:
+            continue
+        # the whole box is encoded, since the product in it rounds by its shape
+        coords = encode(block_coords(level.patch_size, scale, box).to(networks_device), level.frequencies)
+        coords = coords.view(*(stop - start for start, stop in box), -1)
+        for (of_grid, of_block, of_window), shared in touched:
+            index = networks[_slices(of_grid)].flatten()
+            blocks = (index >= 0).nonzero().squeeze(1)  # in the grid of the piece
+            view = view_blocks(out[:, *_slices(of_window)], tuple(stop - start for start, stop in of_block))
+            part = view[..., *_slices(shared, of_block)]
+            wanted = coords[_slices(shared, box)].flatten(0, -2)
+            for some in blocks.split(blocks_at_once(len(wanted), b_chunks, networks_device)) if len(blocks) else ():
+                values = backend.predict(level.network, index[some].to(networks_device), wanted).to(device)
+                some = some.to(device)
+                if level.residual:
+                    values = values + read_view(part, some)
+                write_view_(part, some, values.clamp_(0, 1))
+    return out
+
+
+def _slices(window: Window, origin: Window | None = None) -> tuple[slice, ...]:
+    """Of a window, counted from where another one starts."""
+    starts = [start for start, _ in origin] if origin else [0] * len(window)
+    return tuple(slice(low - start, high - start) for (low, high), start in zip(window, starts, strict=True))
+
+
+def _pieces(window: Window, patch: tuple[int, ...]) -> Iterator[tuple[Window, Window, Window]]:
+    """Cut a window into pieces that are made of the same part of each of their blocks.
+
+    Inputs
+        window: in samples
+        patch: samples of a block along each axis
+    Outputs
+        windows of each piece: in the grid of blocks, in the samples of each of its blocks, in those of the window
+    """
+    along = (_pieces_along(start, stop, length) for (start, stop), length in zip(window, patch, strict=True))
+    return (tuple(zip(*piece, strict=True)) for piece in product(*along))
+
+
+def _pieces_along(start: int, stop: int, patch: int) -> list[tuple[tuple[int, int], ...]]:
+    """The first block where it is not whole, the whole ones, and the last one where it is not whole."""
+    inner = -(-start // patch) * patch, stop // patch * patch
+    cuts = sorted({start, *(cut for cut in inner if start < cut < stop), stop})
+    pieces = []
+    for low, high in pairwise(cuts):
+        first, last = low // patch, -(-high // patch)
+        of_block = (0, patch) if last - first > 1 else (low - first * patch, high - first * patch)
+        pieces.append(((first, last), of_block, (low - start, high - start)))
+    return pieces
+
+
+def _boxes(size: tuple[int, ...], n_points: int) -> Iterator[Window]:
+    """Cut the samples of a block into boxes of at most so many points, or of one."""
+    cuts = []
+    for length in reversed(size):
+        step = max(1, min(length, n_points))
+        n_points //= step
+        cuts.insert(0, [(low, min(low + step, length)) for low in range(0, length, step)])
+    return product(*cuts)

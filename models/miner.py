@@ -179,17 +179,17 @@ class MINER:
         b_chunks: int = 16384,
         most: int | None = WINDOW_VALUES,
     ) -> Iterator[tuple[Window, Tensor]]:
-        """What `decode` returns, bit for bit, in consecutive ranges of rows (of planes, for a volume).
+        """What `decode` returns, bit for bit, in consecutive ranges of rows of samples (of planes, for a volume).
 
         The coarser levels are decoded in windows of their own, just ahead, so each block is evaluated once: the time is
-        that of the whole, and memory follows the window. If a band, the blocks at one place along axis 0, has more than
-        `most` values, its blocks are evaluated once for each window that they reach into.
+        that of the whole, and memory follows the window.
 
         Inputs
             level, crop, scale, b_chunks: as for `decode`
             most: values of a window, which has at least one row; None for a single window
         Outputs
-            pairs of a window, in pixels of the level, and its values (c, *[(stop - start) * scale]) in [0, 1]
+            pairs of a window, in samples (pixels of the level times the scale), and its values (c, *[stop - start])
+            in [0, 1]
         Errors
             as for `decode`, before the first window
 
@@ -205,39 +205,39 @@ class MINER:
             raise InputError(f"crop {crop}: must lie inside level {level}, which is {size}")
         if scale < 1:
             raise InputError(f"scale {scale}: must be at least 1")
-        return self._windows(level, crop, scale, b_chunks, most)
+        wanted = tuple((start * scale, stop * scale) for start, stop in crop)
+        return self._windows(level, wanted, scale, b_chunks, most)
 
     @torch.no_grad()
     def _windows(
-        self, level: int, crop: Window, scale: int, b_chunks: int, most: int | None
+        self, level: int, wanted: Window, scale: int, b_chunks: int, most: int | None
     ) -> Iterator[tuple[Window, Tensor]]:
-        """`decode_windows` of what it has checked."""
-        (top, bottom), *across = crop
+        """`decode_windows` of what it has checked, of a window in samples."""
+        (top, bottom), *across = wanted
         device = self.levels[level].active.device
-        wanted_across = [(start * scale, stop * scale) for start, stop in across]
-        row_values = self.n_channels * scale * prod(stop - start for start, stop in wanted_across)
+        row_values = self.n_channels * prod(stop - start for start, stop in across)
         ranges = [(top, bottom)]
         if most is not None:
-            ranges = cut_rows(top, bottom, self.levels[level].patch_size[0], max(1, most // row_values))
+            ranges = cut_rows(top, bottom, self.levels[level].patch_size[0] * scale, max(1, most // row_values))
         if level < self.n_scales - 1:
             factor, (coarse_height, *coarse_across) = 2 * scale, self.levels[level + 1].size
-            origin = [source_window(*wanted, factor, n) for wanted, n in zip(wanted_across, coarse_across, strict=True)]
-            reach = source_window(top * scale, bottom * scale, factor, coarse_height)
+            origin = [source_window(*along, factor, n) for along, n in zip(across, coarse_across, strict=True)]
+            reach = source_window(top, bottom, factor, coarse_height)
             band = self.n_channels * self.levels[level + 1].patch_size[0] * prod(high - low for low, high in origin)
             ahead_most = most and max(most // 2, min(most, band))
             ahead = self._windows(level + 1, (reach, *origin), 1, b_chunks, ahead_most)
             held_from, held = reach[0], None
-        for start, stop in ranges:
-            window, wanted = ((start, stop), *across), ((start * scale, stop * scale), *wanted_across)
+        for rows in ranges:
+            window = (rows, *across)
 
             def evaluate(base: Tensor, window: Window = window) -> Tensor:
                 return refine(self.levels[level], base, window, scale, b_chunks, self.backend)
 
             if level == self.n_scales - 1:
-                shape = [stop - start for start, stop in wanted]
+                shape = [stop - start for start, stop in window]
                 yield window, evaluate(torch.zeros(self.n_channels, *shape, device=device))
                 continue
-            low, high = source_window(*wanted[0], factor, coarse_height)
+            low, high = source_window(*rows, factor, coarse_height)
             parts = [] if held is None else [held[:, low - held_from :]]
             while sum(part.shape[1] for part in parts) < high - low:
                 parts.append(computed(next(ahead)[1]))
@@ -246,7 +246,7 @@ class MINER:
             corner = (low, *[start for start, _ in origin])
             yield (
                 window,
-                evaluate(upsample(held[:, : high - low], factor, wanted, corner, (coarse_height, *coarse_across))),
+                evaluate(upsample(held[:, : high - low], factor, window, corner, (coarse_height, *coarse_across))),
             )
 
     @torch.no_grad()

@@ -1,14 +1,14 @@
 import torch
 
-from utils.blocks import block_coords, gather_blocks, grid_shape, pad_to_blocks, scatter_blocks_, true_points
+from utils.blocks import block_coords, gather_blocks, grid_shape, pad_to_blocks, true_points, view_blocks, write_view_
 
 
-def test_scatter_inverts_gather():
+def test_writing_inverts_gathering():
     for size, patch_size in [((45, 70), (16, 16)), ((25, 50), (25, 10)), ((9, 10, 17), (4, 5, 6)), ((3, 2), (8, 8))]:
         canvas = pad_to_blocks(torch.rand(3, *size), patch_size)
         blocks = torch.arange(torch.tensor(grid_shape(size, patch_size)).prod())
         copied = torch.full_like(canvas, torch.nan)
-        scatter_blocks_(copied, patch_size, blocks, gather_blocks(canvas, patch_size, blocks))
+        write_view_(view_blocks(copied, patch_size), blocks, gather_blocks(canvas, patch_size, blocks))
         assert torch.equal(copied, canvas)
 
 

@@ -43,35 +43,41 @@ def gather_blocks(canvas: torch.Tensor, patch_size: tuple[int, ...], blocks: tor
     Outputs
         (n_blocks, n_points, c)
     """
-    view = view_blocks(canvas, patch_size)
-    n_dims = len(patch_size)
-    return rearrange(view[torch.unravel_index(blocks, view.shape[:n_dims])], "block c ... -> block (...) c")
+    return read_view(view_blocks(canvas, patch_size), blocks)
 
 
-def scatter_blocks_(
-    canvas: torch.Tensor, patch_size: tuple[int, ...], blocks: torch.Tensor, values: torch.Tensor
-) -> None:
-    """Write blocks into a canvas: the inverse of gather_blocks, values (n_blocks, n_points, c)."""
-    view = view_blocks(canvas, patch_size)
-    n_dims = len(patch_size)
-    patches = rearrange(values, "block point c -> block c point").unflatten(2, patch_size)
-    view[torch.unravel_index(blocks, view.shape[:n_dims])] = patches
+def read_view(view: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+    """Copy some blocks, (n_blocks, n_points, c), out of a view (*grid, c, *patch_size), or of a part of each block."""
+    grid = view.shape[: view.ndim // 2]
+    return rearrange(view[torch.unravel_index(blocks, grid)], "block c ... -> block (...) c")
 
 
-def block_coords(patch_size: tuple[int, ...], scale: int = 1) -> torch.Tensor:
+def write_view_(view: torch.Tensor, blocks: torch.Tensor, values: torch.Tensor) -> None:
+    """The inverse of read_view."""
+    grid, patch_size = view.shape[: view.ndim // 2], view.shape[view.ndim // 2 + 1 :]
+    view[torch.unravel_index(blocks, grid)] = rearrange(values, "block point c -> block c point").unflatten(
+        2, patch_size
+    )
+
+
+def block_coords(
+    patch_size: tuple[int, ...], scale: int = 1, box: tuple[tuple[int, int], ...] | None = None
+) -> torch.Tensor:
     """Centres of the points of a block in its own coordinates, the same for every block.
 
     Point i of p lies at (2i + 1)/p - 1, so blocks tile the domain without gap or overlap.
 
     Inputs
         scale: sampling density, points a pixel along each axis
+        box: (start, stop) along each axis, the points that are wanted; None for all
     Outputs
-        (prod(patch_size * scale), d) in (-1, 1), channels in the order of the axes
+        (n_points, d) in (-1, 1), channels in the order of the axes
     """
     axes = []
-    for patch in patch_size:
+    for axis, patch in enumerate(patch_size):
         n = patch * scale
-        axes.append(((2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1).float())
+        wanted = torch.arange(*(box[axis] if box else (0, n)), dtype=torch.float64)
+        axes.append(((2 * wanted + 1) / n - 1).float())
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
 
 

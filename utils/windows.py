@@ -23,6 +23,13 @@ def is_inside(window: Window, size: tuple[int, ...]) -> bool:
     )
 
 
+def intersection(window: Window, other: Window) -> Window | None:
+    """What two windows share, or None."""
+    pairs = zip(window, other, strict=True)
+    shared = tuple((max(start, first), min(stop, last)) for (start, stop), (first, last) in pairs)
+    return shared if all(start < stop for start, stop in shared) else None
+
+
 def rows_at_once(n_channels: int, size: tuple[int, ...], step: int = 1) -> int:
     """Rows to process together: a multiple of `step`, with a bounded number of values."""
     return max(1, _VALUES_AT_ONCE // (n_channels * prod(size[1:]) * step)) * step
