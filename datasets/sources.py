@@ -7,7 +7,7 @@ as it is viewed.
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from datasets.formats import Pixels, is_picture_folder, open_pixels
+from utils import windows
 from utils.errors import InputError, size_text
 from utils.frame import Frame
 
@@ -35,6 +36,9 @@ class Source:
     frame: where the voxels of an occupancy grid lie in the mesh's space, or None if the file does not say
     file_size: before any resizing
     rows_at_once: rows that are cheapest to read together
+    decode_bytes: of memory that reading takes at its peak, by the ranges of `utils.windows.row_ranges`, with what it
+        returns and what is kept
+    held_bytes: of memory that is kept from the first reading on
     reader: (start, stop) -> what `read` returns
     """
 
@@ -45,6 +49,8 @@ class Source:
     frame: Frame | None
     file_size: tuple[int, ...]
     rows_at_once: int
+    decode_bytes: int
+    held_bytes: int
     reader: Callable[[int, int], np.ndarray] = field(repr=False)
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -107,19 +113,23 @@ def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Sourc
     exchanged = pixels.orientation in _EXCHANGED
     file_size, chunk = (pair[::-1] if exchanged else pair for pair in (pixels.size, pixels.chunk))
     size = file_size if size is None else size
-    rows_at_once = chunk[0]
+    rows_at_once, held_bytes = chunk[0], 0
     if chunk[0] >= file_size[0] or not _shrinks(file_size, size):
         whole = functools.cache(lambda: _resize(path, upright(0, file_size[0]), size))
-        rows_at_once = 1
+        rows_at_once, held_bytes = 1, _n_bytes(pixels, size)
+        before = 0 if size == file_size else _n_bytes(pixels, file_size)
+        decode_bytes = max(_upright_bytes(pixels, file_size[0]), before + held_bytes)
 
         def rows(start: int, stop: int) -> np.ndarray:
             return whole()[start:stop]
 
     elif size != file_size:
         rows = functools.partial(_shrunk_rows, upright, file_size, size, rows_at_once)
+        decode_bytes = _shrinking_bytes(pixels, file_size, size, rows_at_once)
         rows_at_once = max(1, rows_at_once * size[0] // file_size[0])
     else:
         rows = upright
+        decode_bytes = _upright_bytes(pixels, windows.rows_at_once(pixels.n_channels, size, rows_at_once))
     return Source(
         path,
         size,
@@ -128,8 +138,14 @@ def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Sourc
         frame=None,
         file_size=file_size,
         rows_at_once=rows_at_once,
+        decode_bytes=decode_bytes,
+        held_bytes=held_bytes,
         reader=lambda start, stop: rows(start, stop).transpose(2, 0, 1),
     )
+
+
+def _n_bytes(pixels: Pixels, size: tuple[int, int]) -> int:
+    return prod(size) * pixels.n_channels * pixels.bits // 8
 
 
 def _upright_rows(pixels: Pixels, start: int, stop: int) -> np.ndarray:
@@ -143,6 +159,16 @@ def _upright_rows(pixels: Pixels, start: int, stop: int) -> np.ndarray:
     else:
         window = pixels.window(slice(start, stop), slice(0, pixels.size[1]))
     return _upright(window, pixels.orientation)
+
+
+def _upright_bytes(pixels: Pixels, n_rows: int) -> int:
+    """Bytes of memory that so many upright rows take at their peak."""
+    exchanged = pixels.orientation in _EXCHANGED
+    height, width = pixels.size[::-1] if exchanged else pixels.size
+    n_rows = min(n_rows, height)
+    window = (width, n_rows) if exchanged else (n_rows, width)
+    copies = 1 if pixels.orientation == 1 else 2
+    return max(pixels.window_bytes(*window), copies * _n_bytes(pixels, window))
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -205,14 +231,28 @@ def _strips(
     rows: Callable[[int, int], np.ndarray], width: int, rows_at_once: int, first: int, last: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Rows first..last-1 in strips of few values, read as many at once as cost least: (first row, (n_rows, w, c))."""
-    few = ceil(_VALUES_AT_ONCE / width)
-    n_rows = rows_at_once * ceil(few / rows_at_once)
+    few, n_rows = _strip_rows(width, rows_at_once)
     while first < last:
         end = min((first // n_rows + 1) * n_rows, last)
         strip = rows(first, end)
         for skip in range(0, len(strip), few):
             yield first + skip, strip[skip : skip + few]
         first = end
+
+
+def _strip_rows(width: int, rows_at_once: int) -> tuple[int, int]:
+    """Rows of a strip, and rows to read at once: some strips."""
+    few = ceil(_VALUES_AT_ONCE / width)
+    return few, rows_at_once * ceil(few / rows_at_once)
+
+
+def _shrinking_bytes(pixels: Pixels, file_size: tuple[int, int], size: tuple[int, int], rows_at_once: int) -> int:
+    """Bytes of memory that `_shrunk_rows` takes at its peak; its inputs are explained there."""
+    few, n_read = _strip_rows(file_size[1], rows_at_once)
+    n_means = windows.rows_at_once(pixels.n_channels, size, max(1, rows_at_once * size[0] // file_size[0]))
+    strip = min(few, file_size[0]) * (file_size[1] + size[1])
+    means = min(n_means, size[0]) * size[1] * 2
+    return _upright_bytes(pixels, n_read) + 4 * pixels.n_channels * (strip + means)
 
 
 def _area_weights(n: int, n_means: int, first: int, end: int) -> tuple[int, csr_array]:

@@ -29,6 +29,7 @@ class Pixels:
     orientation: of EXIF, 1 to 8
     chunk: (h, w) of what the file decodes at once: a tile, a strip, a chunk of Zarr, or the whole picture
     window: (rows, columns) -> (h, w, c) uint8 or uint16, a range of the file's rows and columns
+    window_bytes: (n_rows, n_columns) -> bytes of memory that reading such a window takes at its peak, with its values
     """
 
     size: tuple[int, int]
@@ -37,6 +38,7 @@ class Pixels:
     orientation: int
     chunk: tuple[int, int]
     window: Callable[[slice, slice], np.ndarray]
+    window_bytes: Callable[[int, int], int]
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ class Format:
 
 
 FORMATS = (
-    Format("PNG", "encoded", magic=(b"\x89PNG",), suffixes=(".png",)),
+    Format("PNG", "png", magic=(b"\x89PNG",), suffixes=(".png",)),
     Format(
         "JPEG",
-        "encoded",
+        "jpeg",
         magic=(b"\xff\xd8\xff",),
         suffixes=(".jpg", ".jpeg"),
         most_bits=8,
@@ -101,7 +103,7 @@ FORMATS = (
         markers=("zarr.json", ".zarray", ".zgroup"),
         suffixes=(".zarr",),
     ),
-    Format("other", "encoded", magic=(b"",)),  # whatever else can be decoded: matches every file
+    Format("other", "other", magic=(b"",)),  # whatever else can be decoded: matches every file
 )
 
 _NAMES = [format.name for format in FORMATS if format.suffixes]

@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from datasets.formats import DEPTHS, SUPPORTED, Pixels, unsupported_type
-from datasets.formats.chunks import read_window, regroup
+from datasets.formats.chunks import read_window, regroup, window_bytes
 from utils.checkpoint import aside
 from utils.errors import InputError, one_line
 
@@ -54,13 +54,18 @@ def _open_page(path: Path, page: tifffile.TiffPage) -> Pixels:
         palette=(page.colormap.T >> 8).astype(np.uint8) if is_palette else None,
         premultiplied=tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples,
     )
+    n_channels = 3 if is_palette else 4 if n_samples == 2 else n_samples
+    bits = 8 if is_palette or page.dtype == bool else DEPTHS[page.dtype]
     return Pixels(
         (page.imagelength, page.imagewidth),
-        3 if is_palette else 4 if n_samples == 2 else n_samples,
-        8 if is_palette or page.dtype == bool else DEPTHS[page.dtype],
+        n_channels,
+        bits,
         page.tags.valueof("Orientation", default=1),
         chunk,
         lambda rows, columns: colours(read(rows, columns)),
+        lambda n_rows, n_columns: (
+            window_bytes(array, page.axes, n_rows, n_columns) + n_rows * n_columns * n_channels * bits // 8
+        ),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from datasets.formats import DEPTHS, Pixels
-from datasets.formats.chunks import read_window, regroup
+from datasets.formats.chunks import read_window, regroup, window_bytes
 from utils.checkpoint import sync_folder, unwritable
 from utils.errors import InputError, one_line
 
@@ -43,6 +43,7 @@ def open_pixels(path: Path) -> Pixels:
         1,
         (chunks[axes.index("Y")], chunks[axes.index("X")]),
         functools.partial(read_window, path, array, axes),
+        functools.partial(window_bytes, array, axes),
     )
 
 
