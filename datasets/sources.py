@@ -5,6 +5,7 @@ as it is viewed.
 """
 
 import functools
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import ceil, prod
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from datasets.formats import Pixels, is_picture_folder, open_pixels
 from utils import windows
-from utils.errors import InputError, size_text
+from utils.errors import InputError, one_line, size_text
 from utils.frame import Frame
 
 _EXCHANGED = (5, 6, 7, 8)  # EXIF orientations that exchange rows and columns
@@ -39,6 +40,7 @@ class Source:
     decode_bytes: of memory that reading takes at its peak, by the ranges of `utils.windows.row_ranges`, with what it
         returns and what is kept
     held_bytes: of memory that is kept from the first reading on
+    notes: what of the file is left out, a sentence each
     reader: (start, stop) -> what `read` returns
     """
 
@@ -52,6 +54,7 @@ class Source:
     decode_bytes: int
     held_bytes: int
     reader: Callable[[int, int], np.ndarray] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop.
@@ -85,12 +88,19 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
     return Picture(values.div_(2**source.bits - 1), source.bits)
 
 
-def check_is_file(path: Path) -> None:
-    """InputError for what is neither a file nor a folder that holds a picture."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if not path.is_file() and not is_picture_folder(path):
-        raise InputError(f"{path} is not a file")
+def check_is_file(path: Path, or_picture_folder: bool = False) -> None:
+    """InputError for what is no file, nor a folder that holds a picture where one may."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:  # a name that no file can have, or links that lead nowhere
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{str(path)!r}: cannot be opened ({reason})") from error
+    if stat.S_ISDIR(mode) and not (or_picture_folder and is_picture_folder(path)):
+        raise InputError(f"{path} is not a file, but a folder; name a file in it")
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise InputError(f"{path} is not a file, but a pipe or a device; copy what it gives to a file")
 
 
 def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Source:
@@ -107,7 +117,7 @@ def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Sourc
         InputError for a file that is missing, is not a picture, or is of an unsupported kind
     """
     path = Path(path)
-    check_is_file(path)
+    check_is_file(path, or_picture_folder=True)
     pixels = open_pixels(path)
     upright = functools.partial(_upright_rows, pixels)
     exchanged = pixels.orientation in _EXCHANGED
@@ -141,6 +151,7 @@ def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Sourc
         decode_bytes=decode_bytes,
         held_bytes=held_bytes,
         reader=lambda start, stop: rows(start, stop).transpose(2, 0, 1),
+        notes=() if pixels.n_pictures == 1 else (f"{path} holds {pixels.n_pictures} pictures; only the first is read",),
     )
 
 

@@ -63,6 +63,14 @@ def orientation_of(picture: PIL.Image.Image) -> int:
     return PIL.Image.Image.getexif(picture).get(_EXIF_ORIENTATION, 1)  # a PNG's own method decodes all its pixels
 
 
+def count_pictures(picture: PIL.Image.Image) -> int:
+    """Frames or pages in a file; 1 if what follows the first is damaged."""
+    try:
+        return getattr(picture, "n_frames", 1)
+    except Exception:  # whatever a damaged file raises; the first picture is read on its own
+        return 1
+
+
 def whole(
     size: tuple[int, int],
     n_channels: int,
@@ -70,6 +78,7 @@ def whole(
     orientation: int,
     decode: Callable[[], np.ndarray],
     decode_bytes: int,
+    n_pictures: int = 1,
 ) -> Pixels:
     """A picture that `decode` gives as a whole, (h, w, c).
 
@@ -84,6 +93,7 @@ def whole(
         chunk=size,
         window=lambda rows, columns: decode()[rows, columns],
         window_bytes=lambda n_rows, n_columns: decode_bytes + _BUFFERS,
+        n_pictures=n_pictures,
     )
 
 

@@ -9,7 +9,15 @@ import numpy as np
 import PIL.Image
 
 from datasets.formats import Pixels
-from datasets.formats.encoded import as_array, check_size, orientation_of, reading, whole, write_pixels
+from datasets.formats.encoded import (
+    as_array,
+    check_size,
+    count_pictures,
+    orientation_of,
+    reading,
+    whole,
+    write_pixels,
+)
 
 __all__ = ["open_pixels", "write_pixels"]
 
@@ -44,8 +52,8 @@ def open_pixels(path: Path) -> Pixels:
         coefficients = frame.n_blocks * _COEFFICIENTS_BYTES if frame.is_buffered else 0
         decode_bytes = in_pillow + max(coefficients, prod(size) * len(mode))
         check_size(path, size, decode_bytes, frame.n_blocks // 8 if frame.is_huffman else 0)
-        orientation = orientation_of(picture)
-    return whole(size, len(mode), 8, orientation, lambda: _decode(path, mode), decode_bytes)
+        orientation, n_pictures = orientation_of(picture), count_pictures(picture)
+    return whole(size, len(mode), 8, orientation, lambda: _decode(path, mode), decode_bytes, n_pictures)
 
 
 def _decode(path: Path, mode: str) -> np.ndarray:

@@ -11,12 +11,12 @@ import numpy as np
 import PIL.Image
 
 from datasets.formats import DEPTHS, Pixels, unsupported_type
-from datasets.formats.encoded import as_array, check_size, orientation_of, reading, unreadable, whole
+from datasets.formats.encoded import as_array, check_size, count_pictures, orientation_of, reading, unreadable, whole
 
 
 def open_pixels(path: Path) -> Pixels:
     """Open a GIF by its header; the others are decoded at once, as only the pixels show what they hold."""
-    orientation = 1
+    orientation = n_pictures = 1
     with reading(path):
         try:
             with PIL.Image.open(path) as picture:
@@ -24,19 +24,20 @@ def open_pixels(path: Path) -> Pixels:
                 check_size(path, picture.size[::-1], n_values * (2 if picture.mode.startswith("I") else 1), 0)
                 if picture.format == "GIF":
                     return _open_gif(path, picture)
-                orientation = orientation_of(picture)
+                orientation, n_pictures = orientation_of(picture), count_pictures(picture)
         except PIL.UnidentifiedImageError:
             pass  # OpenCV may still read it
     pixels = _decode_by_opencv(path)
-    n_bytes = pixels.nbytes
-    return whole(pixels.shape[:2], pixels.shape[2], DEPTHS[pixels.dtype], orientation, lambda: pixels, n_bytes)
+    height, width, n_channels = pixels.shape
+    bits = DEPTHS[pixels.dtype]
+    return whole((height, width), n_channels, bits, orientation, lambda: pixels, pixels.nbytes, n_pictures)
 
 
 def _open_gif(path: Path, picture: PIL.Image.Image) -> Pixels:
     transparent = picture.info.get("transparency")
     mode = "RGB" if transparent is None or picture.histogram()[transparent] == 0 else "RGBA"
-    size = picture.size[::-1]
-    return whole(size, len(mode), 8, 1, lambda: _decode_gif(path, mode), prod(size) * (1 + len(mode)))
+    size, n_pictures = picture.size[::-1], count_pictures(picture)
+    return whole(size, len(mode), 8, 1, lambda: _decode_gif(path, mode), prod(size) * (1 + len(mode)), n_pictures)
 
 
 def _decode_gif(path: Path, mode: str) -> np.ndarray:

@@ -13,7 +13,15 @@ import numpy as np
 import PIL.Image
 
 from datasets.formats import Pixels
-from datasets.formats.encoded import check_size, orientation_of, reading, unreadable, whole, write_pixels
+from datasets.formats.encoded import (
+    check_size,
+    count_pictures,
+    orientation_of,
+    reading,
+    unreadable,
+    whole,
+    write_pixels,
+)
 
 __all__ = ["open_pixels", "write_pixels"]
 
@@ -34,8 +42,9 @@ def open_pixels(path: Path) -> Pixels:
         decode_bytes = path.stat().st_size + prod(size) * n_channels * bits // 8
         n_unpacked = size[0] * (1 + ceil(size[1] * _SAMPLES[colour] * depth / 8))
         check_size(path, size, decode_bytes, n_unpacked // _DEFLATE)
-        orientation = _orientation(file)
-    return whole(size, n_channels, bits, orientation, lambda: _decode(path, (*size, n_channels)), decode_bytes)
+        orientation, n_pictures = _orientation(file), count_pictures(picture)
+    shape = (*size, n_channels)
+    return whole(size, n_channels, bits, orientation, lambda: _decode(path, shape), decode_bytes, n_pictures)
 
 
 def _orientation(file: BinaryIO) -> int:

@@ -29,17 +29,25 @@ _NEAR_BYTES = 2**32 - 2**25  # of pixels, which 32-bit offsets surely reach
 
 
 def open_pixels(path: Path) -> Pixels:
-    """Open the first page."""
+    """Open the first page of a file."""
     try:
-        page = tifffile.TiffFile(path).pages[0]
-        return _open_page(path, page)
+        pages = tifffile.TiffFile(path).pages
+        return _open_page(path, pages[0], _count_pictures(pages))
     except InputError:
         raise
     except Exception as error:  # whatever a damaged file raises
         raise InputError(f"{path} is not a readable TIFF ({one_line(error)})") from error
 
 
-def _open_page(path: Path, page: tifffile.TiffPage) -> Pixels:
+def _count_pictures(pages: tifffile.TiffPages) -> int:
+    """Pages that are not smaller versions of another; 1 if what follows the first is damaged."""
+    try:
+        return 1 + sum(not page.is_reduced for page in pages[1:])
+    except Exception:  # whatever a damaged file raises; the first page is read on its own
+        return 1
+
+
+def _open_page(path: Path, page: tifffile.TiffPage, n_pictures: int) -> Pixels:
     photometric = page.photometric
     if photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG:
         photometric = tifffile.PHOTOMETRIC.RGB  # as the decoder gives it
@@ -66,6 +74,7 @@ def _open_page(path: Path, page: tifffile.TiffPage) -> Pixels:
         lambda n_rows, n_columns: (
             window_bytes(array, page.axes, n_rows, n_columns) + n_rows * n_columns * n_channels * bits // 8
         ),
+        n_pictures,
     )
 
 
