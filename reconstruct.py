@@ -140,6 +140,8 @@ def exhaust(iterator: Iterator) -> None:
 def original_rows(path: str, model: MINER) -> Callable[[int, int], Tensor]:
     """What was fitted, at the size of the fit: (start, stop) -> its rows (c, stop - start, *rest) in [0, 1]."""
     source = task_of(len(model.size)).open(path, model.size)
+    for note in source.notes:
+        print(f"note: {note}", file=sys.stderr)
     if source.n_channels != model.n_channels:
         channels = f"{source.n_channels}-channel, and the fit {model.n_channels}-channel"
         raise InputError(f"--original {path}: is {channels}; use what was fitted")

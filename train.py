@@ -121,6 +121,8 @@ def announce(backend: Backend, device: torch.device, ranks: Ranks) -> None:
 
 def print_notes(plan: Plan, source: Source, ranks: Ranks, options: Namespace) -> None:
     """Say what a user may not expect."""
+    for note in source.notes:
+        print(f"note: {note}", file=sys.stderr)
     if any(wanted > given for wanted, given in zip(source.size, source.file_size, strict=True)):
         given = size_text(source.file_size)
         print(f"note: {options.path} is {given} and is enlarged to {size_text(source.size)}", file=sys.stderr)

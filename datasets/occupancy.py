@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from datasets.sources import Source, check_is_file
+from utils import windows
 from utils.checkpoint import write_aside
 from utils.errors import InputError, one_line, size_text
 from utils.frame import Frame
@@ -105,7 +106,19 @@ def open_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
         check_memory(path, held, (stop - start) * prod(held[1:]))
         return slices(start, stop)[None]
 
-    return Source(path, held, n_channels=1, bits=1, frame=frame, file_size=held, rows_at_once=rows_at_once, reader=read)
+    n_read = min(windows.rows_at_once(1, held, rows_at_once), held[0])
+    return Source(
+        path,
+        held,
+        n_channels=1,
+        bits=1,
+        frame=frame,
+        file_size=held,
+        rows_at_once=rows_at_once,
+        decode_bytes=2 * n_read * prod(held[1:]),
+        held_bytes=0,
+        reader=read,
+    )
 
 
 def _map_array(path: Path) -> np.memmap:

@@ -5,9 +5,10 @@ as it is viewed.
 """
 
 import functools
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from datasets.formats import Pixels, is_picture_folder, open_pixels
-from utils.errors import InputError, size_text
+from utils import windows
+from utils.errors import InputError, one_line, size_text
 from utils.frame import Frame
 
 _EXCHANGED = (5, 6, 7, 8)  # EXIF orientations that exchange rows and columns
@@ -35,6 +37,10 @@ class Source:
     frame: where the voxels of an occupancy grid lie in the mesh's space, or None if the file does not say
     file_size: before any resizing
     rows_at_once: rows that are cheapest to read together
+    decode_bytes: of memory that reading takes at its peak, by the ranges of `utils.windows.row_ranges`, with what it
+        returns and what is kept
+    held_bytes: of memory that is kept from the first reading on
+    notes: what of the file is left out, a sentence each
     reader: (start, stop) -> what `read` returns
     """
 
@@ -45,7 +51,10 @@ class Source:
     frame: Frame | None
     file_size: tuple[int, ...]
     rows_at_once: int
+    decode_bytes: int
+    held_bytes: int
     reader: Callable[[int, int], np.ndarray] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop.
@@ -79,12 +88,19 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
     return Picture(values.div_(2**source.bits - 1), source.bits)
 
 
-def check_is_file(path: Path) -> None:
-    """InputError for what is neither a file nor a folder that holds a picture."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if not path.is_file() and not is_picture_folder(path):
-        raise InputError(f"{path} is not a file")
+def check_is_file(path: Path, or_picture_folder: bool = False) -> None:
+    """InputError for what is no file, nor a folder that holds a picture where one may."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:  # a name that no file can have, or links that lead nowhere
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{str(path)!r}: cannot be opened ({reason})") from error
+    if stat.S_ISDIR(mode) and not (or_picture_folder and is_picture_folder(path)):
+        raise InputError(f"{path} is not a file, but a folder; name a file in it")
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise InputError(f"{path} is not a file, but a pipe or a device; copy what it gives to a file")
 
 
 def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Source:
@@ -101,25 +117,29 @@ def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Sourc
         InputError for a file that is missing, is not a picture, or is of an unsupported kind
     """
     path = Path(path)
-    check_is_file(path)
+    check_is_file(path, or_picture_folder=True)
     pixels = open_pixels(path)
     upright = functools.partial(_upright_rows, pixels)
     exchanged = pixels.orientation in _EXCHANGED
     file_size, chunk = (pair[::-1] if exchanged else pair for pair in (pixels.size, pixels.chunk))
     size = file_size if size is None else size
-    rows_at_once = chunk[0]
+    rows_at_once, held_bytes = chunk[0], 0
     if chunk[0] >= file_size[0] or not _shrinks(file_size, size):
         whole = functools.cache(lambda: _resize(path, upright(0, file_size[0]), size))
-        rows_at_once = 1
+        rows_at_once, held_bytes = 1, _n_bytes(pixels, size)
+        before = 0 if size == file_size else _n_bytes(pixels, file_size)
+        decode_bytes = max(_upright_bytes(pixels, file_size[0]), before + held_bytes)
 
         def rows(start: int, stop: int) -> np.ndarray:
             return whole()[start:stop]
 
     elif size != file_size:
         rows = functools.partial(_shrunk_rows, upright, file_size, size, rows_at_once)
+        decode_bytes = _shrinking_bytes(pixels, file_size, size, rows_at_once)
         rows_at_once = max(1, rows_at_once * size[0] // file_size[0])
     else:
         rows = upright
+        decode_bytes = _upright_bytes(pixels, windows.rows_at_once(pixels.n_channels, size, rows_at_once))
     return Source(
         path,
         size,
@@ -128,8 +148,15 @@ def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Sourc
         frame=None,
         file_size=file_size,
         rows_at_once=rows_at_once,
+        decode_bytes=decode_bytes,
+        held_bytes=held_bytes,
         reader=lambda start, stop: rows(start, stop).transpose(2, 0, 1),
+        notes=() if pixels.n_pictures == 1 else (f"{path} holds {pixels.n_pictures} pictures; only the first is read",),
     )
+
+
+def _n_bytes(pixels: Pixels, size: tuple[int, int]) -> int:
+    return prod(size) * pixels.n_channels * pixels.bits // 8
 
 
 def _upright_rows(pixels: Pixels, start: int, stop: int) -> np.ndarray:
@@ -143,6 +170,16 @@ def _upright_rows(pixels: Pixels, start: int, stop: int) -> np.ndarray:
     else:
         window = pixels.window(slice(start, stop), slice(0, pixels.size[1]))
     return _upright(window, pixels.orientation)
+
+
+def _upright_bytes(pixels: Pixels, n_rows: int) -> int:
+    """Bytes of memory that so many upright rows take at their peak."""
+    exchanged = pixels.orientation in _EXCHANGED
+    height, width = pixels.size[::-1] if exchanged else pixels.size
+    n_rows = min(n_rows, height)
+    window = (width, n_rows) if exchanged else (n_rows, width)
+    copies = 1 if pixels.orientation == 1 else 2
+    return max(pixels.window_bytes(*window), copies * _n_bytes(pixels, window))
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -205,14 +242,28 @@ def _strips(
     rows: Callable[[int, int], np.ndarray], width: int, rows_at_once: int, first: int, last: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Rows first..last-1 in strips of few values, read as many at once as cost least: (first row, (n_rows, w, c))."""
-    few = ceil(_VALUES_AT_ONCE / width)
-    n_rows = rows_at_once * ceil(few / rows_at_once)
+    few, n_rows = _strip_rows(width, rows_at_once)
     while first < last:
         end = min((first // n_rows + 1) * n_rows, last)
         strip = rows(first, end)
         for skip in range(0, len(strip), few):
             yield first + skip, strip[skip : skip + few]
         first = end
+
+
+def _strip_rows(width: int, rows_at_once: int) -> tuple[int, int]:
+    """Rows of a strip, and rows to read at once: some strips."""
+    few = ceil(_VALUES_AT_ONCE / width)
+    return few, rows_at_once * ceil(few / rows_at_once)
+
+
+def _shrinking_bytes(pixels: Pixels, file_size: tuple[int, int], size: tuple[int, int], rows_at_once: int) -> int:
+    """Bytes of memory that `_shrunk_rows` takes at its peak; its inputs are explained there."""
+    few, n_read = _strip_rows(file_size[1], rows_at_once)
+    n_means = windows.rows_at_once(pixels.n_channels, size, max(1, rows_at_once * size[0] // file_size[0]))
+    strip = min(few, file_size[0]) * (file_size[1] + size[1])
+    means = min(n_means, size[0]) * size[1] * 2
+    return _upright_bytes(pixels, n_read) + 4 * pixels.n_channels * (strip + means)
 
 
 def _area_weights(n: int, n_means: int, first: int, end: int) -> tuple[int, csr_array]:

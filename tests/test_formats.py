@@ -1,6 +1,7 @@
 """Every kind of picture file is read as it should be, or refused with what to use."""
 
 import sys
+from math import prod
 from types import SimpleNamespace
 
 import numpy as np
@@ -203,7 +204,9 @@ def test_a_format_takes_a_module_and_a_row(tmp_path, monkeypatch):
     def open_pixels(path):
         data = np.fromfile(path, np.uint8)
         pixels = data[6:].reshape(*data[4:6], 1)
-        return formats.Pixels(pixels.shape[:2], 1, 8, 1, (1, 1), lambda rows, columns: pixels[rows, columns])
+        return formats.Pixels(
+            pixels.shape[:2], 1, 8, 1, (1, 1), lambda rows, columns: pixels[rows, columns], lambda *size: prod(size)
+        )
 
     def write_pixels(path, rows, shape, dtype):
         path.write_bytes(b"GREY" + bytes(shape[:2]) + b"".join(some.tobytes() for some in rows))

@@ -29,6 +29,8 @@ class Pixels:
     orientation: of EXIF, 1 to 8
     chunk: (h, w) of what the file decodes at once: a tile, a strip, a chunk of Zarr, or the whole picture
     window: (rows, columns) -> (h, w, c) uint8 or uint16, a range of the file's rows and columns
+    window_bytes: (n_rows, n_columns) -> bytes of memory that reading such a window takes at its peak, with its values
+    n_pictures: that the file holds: frames or pages, of which this is the first
     """
 
     size: tuple[int, int]
@@ -37,6 +39,8 @@ class Pixels:
     orientation: int
     chunk: tuple[int, int]
     window: Callable[[slice, slice], np.ndarray]
+    window_bytes: Callable[[int, int], int]
+    n_pictures: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,10 @@ class Format:
 
 
 FORMATS = (
-    Format("PNG", "encoded", magic=(b"\x89PNG",), suffixes=(".png",)),
+    Format("PNG", "png", magic=(b"\x89PNG",), suffixes=(".png",)),
     Format(
         "JPEG",
-        "encoded",
+        "jpeg",
         magic=(b"\xff\xd8\xff",),
         suffixes=(".jpg", ".jpeg"),
         most_bits=8,
@@ -101,7 +105,7 @@ FORMATS = (
         markers=("zarr.json", ".zarray", ".zgroup"),
         suffixes=(".zarr",),
     ),
-    Format("other", "encoded", magic=(b"",)),  # whatever else can be decoded: matches every file
+    Format("other", "other", magic=(b"",)),  # whatever else can be decoded: matches every file
 )
 
 _NAMES = [format.name for format in FORMATS if format.suffixes]
@@ -112,8 +116,11 @@ def open_pixels(path: Path) -> Pixels:
     """Open a picture in an existing file or folder; InputError if it cannot be read."""
     if path.is_dir():
         return next(format for format in FORMATS if _is_folder_of(format, path)).open(path)
-    with path.open("rb") as file:
-        start = file.read(_LONGEST_MAGIC)
+    try:
+        with path.open("rb") as file:
+            start = file.read(_LONGEST_MAGIC)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     return next(format for format in FORMATS if start.startswith(format.magic)).open(path)
 
 

@@ -24,10 +24,8 @@ def read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice) 
         InputError if the file is damaged, or the window does not fit into memory
     """
     index = tuple({"Y": rows, "X": columns, "S": slice(None)}.get(axis, 0) for axis in axes)
-    lengths = {"Y": rows.stop - rows.start, "X": columns.stop - columns.start, "S": None}
-    shape = [lengths.get(axis, 1) or n for axis, n in zip(axes, array.shape, strict=True)]
     size = array.shape[axes.index("Y")], array.shape[axes.index("X")]
-    check_memory(path, size, prod(shape) * array.dtype.itemsize + _decoding_cost(array, shape))
+    check_memory(path, size, window_bytes(array, axes, rows.stop - rows.start, columns.stop - columns.start))
     try:
         window = np.asarray(array[index])
     except Exception as error:  # whatever damaged chunks raise
@@ -39,12 +37,16 @@ def read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice) 
     return window.astype(window.dtype.newbyteorder("="), copy=False)
 
 
-def _decoding_cost(array: Any, shape: list[int]) -> int:
-    """Most bytes that reading a window takes besides its values."""
+def window_bytes(array: Any, axes: str, n_rows: int, n_columns: int) -> int:
+    """Bytes of memory that `read_window` takes at its peak for such a window, with its values."""
+    lengths = {"Y": n_rows, "X": n_columns, "S": None}
+    shape = [lengths.get(axis, 1) or n for axis, n in zip(axes, array.shape, strict=True)]
+    n_bytes = prod(shape) * array.dtype.itemsize * (1 if array.dtype.isnative else 2)
     if isinstance(array, np.ndarray):
-        return 0
+        return n_bytes
     n_chunks = prod(ceil(n / chunk) + 1 for n, chunk in zip(shape, array.chunks, strict=True))
-    return min(n_chunks, _CHUNKS_AT_ONCE) * prod(array.chunks) * array.dtype.itemsize + n_chunks * _CHUNK_COST
+    chunk_bytes = prod(array.chunks) * array.dtype.itemsize
+    return n_bytes + min(n_chunks, _CHUNKS_AT_ONCE) * chunk_bytes + n_chunks * _CHUNK_COST
 
 
 def regroup(rows: Iterable[np.ndarray], height: int) -> Iterator[np.ndarray]:

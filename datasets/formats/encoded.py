@@ -1,125 +1,115 @@
-"""PNG, JPEG and other formats of Pillow or OpenCV: pictures that decode only as a whole."""
+"""Pictures that decode only as a whole: what their formats share, and how PNG and JPEG are written."""
 
+import logging
 import re
-import struct
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from math import prod
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import cv2
 import numpy as np
 import PIL.Image
 
-from datasets.formats import DEPTHS, SUPPORTED, Pixels, unsupported_type
+from datasets.formats import SUPPORTED, Pixels
 from utils.checkpoint import aside
-from utils.errors import InputError, one_line
+from utils.errors import InputError, one_line, size_text
 from utils.memory import check_memory
 
-PIL.Image.MAX_IMAGE_PIXELS = None
+PIL.Image.MAX_IMAGE_PIXELS = None  # `check_memory` judges by the memory there is
+warnings.filterwarnings("ignore", module=r"PIL\.")  # our own messages say what is wrong
+for _library in ("PIL", "imagecodecs"):
+    logging.getLogger(_library).setLevel(logging.CRITICAL)
 
 _EXIF_ORIENTATION = 0x0112
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}  # by colour type, as OpenCV gives them
-_PNG_METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
+_VALUES_AT_ONCE = 2**20
+_BUFFERS = 2**24  # bytes, of decoders
 _PNG_COMPRESSION = 3  # 6, the usual one, takes half as long again to save 2%
 _JPEG_QUALITY = 95
 
 
-def open_pixels(path: Path) -> Pixels:
-    """Open PNG and JPEG by their headers; other kinds are decoded at once, as only the pixels show what they hold."""
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """InputError for whatever a damaged picture raises meanwhile."""
     try:
-        with PIL.Image.open(path) as picture:
-            if picture.format == "PNG":
-                return _open_png(path, picture)
-            orientation = _orientation(path, picture)
-            if picture.format in ("JPEG", "MPO"):
-                n_channels = 1 if picture.mode == "L" else 3
-                return _whole(picture.size[::-1], n_channels, 8, orientation, lambda: _decode_jpeg(path))
-    except InputError:
+        yield
+    except (InputError, MemoryError):
         raise
-    except PIL.UnidentifiedImageError:
-        orientation = 1  # OpenCV may still read it
-    except Exception as error:  # whatever a damaged header raises
-        raise _unreadable(path) from error
-    pixels = _decode_by_opencv(path)
-    if pixels.dtype not in DEPTHS:
-        raise unsupported_type(path, pixels.dtype)
-    return _whole(pixels.shape[:2], pixels.shape[2], DEPTHS[pixels.dtype], orientation, lambda: pixels)
+    except Exception as error:
+        raise unreadable(path) from error
 
 
-def _unreadable(path: Path) -> InputError:
-    return InputError(f"{path} is not a readable picture; use {SUPPORTED}")
+def unreadable(path: Path, reason: object = None) -> InputError:
+    why = "" if reason is None else f" ({one_line(reason)})"
+    return InputError(f"{path} is not a readable picture{why}; use {SUPPORTED}")
 
 
-def _whole(
-    size: tuple[int, int], n_channels: int, bits: int, orientation: int, decode: Callable[[], np.ndarray]
-) -> Pixels:
-    return Pixels(size, n_channels, bits, orientation, size, lambda rows, columns: decode()[rows, columns])
+def check_size(path: Path, size: tuple[int, int], decode_bytes: int, least_bytes: int) -> None:
+    """InputError if a picture does not fit into memory, or its file is too short to hold it.
+
+    Inputs
+        size: (h, w), as the header says
+        decode_bytes: of memory that decoding takes at its peak
+        least_bytes: of a file that holds so many pixels
+    """
+    check_memory(path, size, decode_bytes)
+    n_bytes = path.stat().st_size
+    if n_bytes < least_bytes:
+        raise InputError(f"{path} is damaged: {n_bytes} bytes cannot hold {size_text(size)} pixels; use an intact copy")
 
 
-def _orientation(path: Path, picture: PIL.Image.Image) -> int:
-    """By its EXIF record, which Pillow may have to read the whole picture for."""
-    n_values = picture.width * picture.height * len(picture.getbands())
-    check_memory(path, picture.size[::-1], n_values * (2 if picture.mode.startswith("I") else 1))
-    return picture.getexif().get(_EXIF_ORIENTATION, 1)
+def orientation_of(picture: PIL.Image.Image) -> int:
+    """By its EXIF record, 1 to 8; 1 if it has none."""
+    return PIL.Image.Image.getexif(picture).get(_EXIF_ORIENTATION, 1)  # a PNG's own method decodes all its pixels
 
 
-def _open_png(path: Path, picture: PIL.Image.Image) -> Pixels:
-    size = picture.size[::-1]
-    with path.open("rb") as file:
-        depth, colour = file.read(26)[24:]
-    n_channels = 4 if "transparency" in picture.info else _PNG_CHANNELS[colour]
-    bits = 16 if depth == 16 else 8
-    check_memory(path, size, prod(size) * n_channels * bits // 8)
-    late = _PNG_METADATA & set(_chunks_after_pixels(path))
-    exif = picture.getexif() if late else PIL.Image.Image.getexif(picture)  # PNG's own decodes all to find late ones
-    return _whole(size, n_channels, bits, exif.get(_EXIF_ORIENTATION, 1), lambda: _decode_png(path, size, n_channels))
-
-
-def _chunks_after_pixels(path: Path) -> Iterator[bytes]:
-    """Types of the PNG chunks, from the first of pixels on; InputError if the file ends too early."""
-    with path.open("rb") as file:
-        file.seek(8)
-        kind, pixels_seen = b"", False
-        while kind != b"IEND":
-            header = file.read(8)
-            if len(header) < 8:
-                raise _unreadable(path)
-            length, kind = struct.unpack(">I4s", header)
-            file.seek(length + 4, 1)
-            pixels_seen |= kind == b"IDAT"
-            if pixels_seen:
-                yield kind
-
-
-def _decode_png(path: Path, size: tuple[int, int], n_channels: int) -> np.ndarray:
+def count_pictures(picture: PIL.Image.Image) -> int:
+    """Frames or pages in a file; 1 if what follows the first is damaged."""
     try:
-        with PIL.Image.open(path) as picture:
-            picture.verify()  # checksums first: libpng would print its complaints
-    except Exception as error:  # whatever a damaged file raises
-        raise _unreadable(path) from error
-    pixels = _decode_by_opencv(path)
-    if pixels.shape != (*size, n_channels):
-        raise _unreadable(path)
+        return getattr(picture, "n_frames", 1)
+    except Exception:  # whatever a damaged file raises; the first picture is read on its own
+        return 1
+
+
+def whole(
+    size: tuple[int, int],
+    n_channels: int,
+    bits: int,
+    orientation: int,
+    decode: Callable[[], np.ndarray],
+    decode_bytes: int,
+    n_pictures: int = 1,
+) -> Pixels:
+    """A picture that `decode` gives as a whole, (h, w, c).
+
+    Inputs
+        decode_bytes: of memory that pixels take at the peak of decoding, besides buffers
+    """
+    return Pixels(
+        size,
+        n_channels,
+        bits,
+        orientation,
+        chunk=size,
+        window=lambda rows, columns: decode()[rows, columns],
+        window_bytes=lambda n_rows, n_columns: decode_bytes + _BUFFERS,
+        n_pictures=n_pictures,
+    )
+
+
+def as_array(picture: PIL.Image.Image, mode: str) -> np.ndarray:
+    """The pixels (h, w, c) in a mode of Pillow, some rows at a time: converted at once they would lie in memory thrice.
+
+    Inputs
+        mode: L, RGB or RGBA
+    """
+    width, height = picture.size
+    pixels = np.empty((height, width, len(mode)), np.uint8)
+    n_rows = max(1, _VALUES_AT_ONCE // (width * len(mode)))
+    for top in range(0, height, n_rows):
+        rows = picture.crop((0, top, width, min(top + n_rows, height)))
+        pixels[top : top + n_rows] = np.asarray(rows.convert(mode)).reshape(-1, width, len(mode))
     return pixels
-
-
-def _decode_jpeg(path: Path) -> np.ndarray:
-    try:  # Pillow refuses truncated ones, where OpenCV makes up the rest
-        with PIL.Image.open(path) as picture:
-            pixels = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
-    except Exception as error:  # whatever a damaged file raises
-        raise _unreadable(path) from error
-    return pixels.reshape(*pixels.shape[:2], -1)
-
-
-def _decode_by_opencv(path: Path) -> np.ndarray:
-    """(h, w, c), grey, RGB or RGBA."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise _unreadable(path)
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    return pixels if pixels.shape[2] == 1 else pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
 
 
 def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:

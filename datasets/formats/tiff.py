@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from datasets.formats import DEPTHS, SUPPORTED, Pixels, unsupported_type
-from datasets.formats.chunks import read_window, regroup
+from datasets.formats.chunks import read_window, regroup, window_bytes
 from utils.checkpoint import aside
 from utils.errors import InputError, one_line
 
@@ -29,17 +29,25 @@ _NEAR_BYTES = 2**32 - 2**25  # of pixels, which 32-bit offsets surely reach
 
 
 def open_pixels(path: Path) -> Pixels:
-    """Open the first page."""
+    """Open the first page of a file."""
     try:
-        page = tifffile.TiffFile(path).pages[0]
-        return _open_page(path, page)
+        pages = tifffile.TiffFile(path).pages
+        return _open_page(path, pages[0], _count_pictures(pages))
     except InputError:
         raise
     except Exception as error:  # whatever a damaged file raises
         raise InputError(f"{path} is not a readable TIFF ({one_line(error)})") from error
 
 
-def _open_page(path: Path, page: tifffile.TiffPage) -> Pixels:
+def _count_pictures(pages: tifffile.TiffPages) -> int:
+    """Pages that are not smaller versions of another; 1 if what follows the first is damaged."""
+    try:
+        return 1 + sum(not page.is_reduced for page in pages[1:])
+    except Exception:  # whatever a damaged file raises; the first page is read on its own
+        return 1
+
+
+def _open_page(path: Path, page: tifffile.TiffPage, n_pictures: int) -> Pixels:
     photometric = page.photometric
     if photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG:
         photometric = tifffile.PHOTOMETRIC.RGB  # as the decoder gives it
@@ -54,13 +62,19 @@ def _open_page(path: Path, page: tifffile.TiffPage) -> Pixels:
         palette=(page.colormap.T >> 8).astype(np.uint8) if is_palette else None,
         premultiplied=tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples,
     )
+    n_channels = 3 if is_palette else 4 if n_samples == 2 else n_samples
+    bits = 8 if is_palette or page.dtype == bool else DEPTHS[page.dtype]
     return Pixels(
         (page.imagelength, page.imagewidth),
-        3 if is_palette else 4 if n_samples == 2 else n_samples,
-        8 if is_palette or page.dtype == bool else DEPTHS[page.dtype],
+        n_channels,
+        bits,
         page.tags.valueof("Orientation", default=1),
         chunk,
         lambda rows, columns: colours(read(rows, columns)),
+        lambda n_rows, n_columns: (
+            window_bytes(array, page.axes, n_rows, n_columns) + n_rows * n_columns * n_channels * bits // 8
+        ),
+        n_pictures,
     )
 
 

@@ -3,14 +3,16 @@
 import functools
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import zarr
 
 from datasets.formats import DEPTHS, Pixels
-from datasets.formats.chunks import read_window, regroup
+from datasets.formats.chunks import read_window, regroup, window_bytes
 from utils.checkpoint import sync_folder, unwritable
 from utils.errors import InputError, one_line
 
@@ -18,14 +20,17 @@ _SUPPORTED = (
     "use a uint8 or uint16 array (h, w), (h, w, c) or (c, h, w), c of 1, 3 or 4, or a group that begins with one"
 )
 _CHANNELS = (1, 3, 4)
+_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+_MOST_METADATA = 2**24  # bytes
 _CHUNK = 512  # pixels a side, of the arrays written
 
 
 def open_pixels(path: Path) -> Pixels:
     """Open the array, or the finest one of a group."""
     try:
+        _check_metadata(path, "")
         node = zarr.open(path if path.is_dir() else zarr.storage.ZipStore(path, mode="r"), mode="r")
-        array = node if isinstance(node, zarr.Array) else node[_first_scale(node)]
+        array = node if isinstance(node, zarr.Array) else _first_scale(path, node)
         if not isinstance(array, zarr.Array):
             raise InputError(f"{path} is a Zarr of groups; {_SUPPORTED}")
         axes = _axes(array.shape, is_scale=array is not node)
@@ -43,14 +48,30 @@ def open_pixels(path: Path) -> Pixels:
         1,
         (chunks[axes.index("Y")], chunks[axes.index("X")]),
         functools.partial(read_window, path, array, axes),
+        functools.partial(window_bytes, array, axes),
     )
 
 
-def _first_scale(group: zarr.Group) -> str:
+def _check_metadata(path: Path, node: str) -> None:
+    """ValueError for metadata of an array or a group that are too large for a picture: Zarr would read all of them."""
+    for name in _METADATA:
+        with suppress(KeyError, FileNotFoundError, IsADirectoryError):
+            if path.is_dir():
+                size = (path / node / name).stat().st_size
+            else:
+                with zipfile.ZipFile(path) as archive, archive.open(str(PurePosixPath(node, name))) as entry:
+                    size = len(entry.read(_MOST_METADATA + 1))  # the archive's own word is not to be trusted
+            if size > _MOST_METADATA:
+                raise ValueError(f"{name} is larger than {_MOST_METADATA // 2**20} MiB")
+
+
+def _first_scale(path: Path, group: zarr.Group) -> zarr.Array | zarr.Group:
     """The finest array of the first image of an OME-Zarr group."""
     attributes = group.attrs.asdict()
     multiscales = attributes.get("ome", attributes).get("multiscales")
-    return multiscales[0]["datasets"][0]["path"] if multiscales else "0"
+    name = multiscales[0]["datasets"][0]["path"] if multiscales else "0"
+    _check_metadata(path, name)
+    return group[name]
 
 
 def _axes(shape: tuple[int, ...], is_scale: bool) -> str | None:
