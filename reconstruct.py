@@ -13,12 +13,13 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from datasets.tasks import task_of
-from datasets.writers import check_picture_path, open_array, write_rows
+from datasets.writers import check_picture_path, held_bytes, open_array, write_rows
 from models.miner import MINER, WINDOW_VALUES
 from opt import OneLineParser, add_backend_option, add_flag, device_of
 from utils.checkpoint import write_aside
 from utils.errors import InputError, run_command, size_text
 from utils.figures import draw_blocks
+from utils.memory import available_memory, used_memory
 from utils.metrics import Similarity, iou, psnr
 from utils.pyramid import pyramid
 from utils.windows import Window, cut_rows, is_inside, whole
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _MESH_SUFFIXES = {".ply", ".obj", ".glb", ".stl"}
 _SURFACE_POINTS = 100_000
 _MOST_SCALE = 128
+_MARGIN = 2**26  # bytes that libraries take which are loaded later
 
 
 def make_parser() -> OneLineParser:
@@ -45,6 +47,7 @@ def make_parser() -> OneLineParser:
     add("--scale", type=int, default=1, help="samples a pixel along each axis; above 1, also between the pixels")
     add("--original", type=str, help="what was fitted, to compare with: the picture; the mesh, or its occupancy file")
     add("--b_chunks", type=int, default=16384, help="blocks evaluated at once, at most; fewer save memory")
+    add_flag(parser, "dry_run", "only print how much memory decoding can take")
     add_backend_option(parser)
     add("--accelerator", choices=["cpu", "gpu", "mps"], default="cpu", help="where to decode")
 
@@ -77,7 +80,22 @@ def main() -> None:
     if level not in model.levels:
         raise InputError(f"--level {level}: the fit has levels {model.finest} to {model.n_scales - 1}; use one of them")
     crop = parse_crop(options.crop, model.levels[level].size)
+    if options.dry_run:
+        sys.exit(print_promise(model, level, crop, options))
     (reconstruct_picture if len(model.size) == 2 else reconstruct_volume)(model, level, crop, options)
+
+
+def print_promise(model: MINER, level: int, crop: Window, options: Namespace) -> bool:
+    """Say how much memory decoding takes at most, and return whether it may be more than there is. A surface that is
+    extracted comes besides."""
+    size = tuple((stop - start) * options.scale for start, stop in crop)
+    held = 0 if options.out is None else held_bytes(Path(options.out), model.n_channels, size)
+    more = _MARGIN + held + model.decoding_bytes(level, crop, options.scale)
+    free = available_memory()
+    lacks = free is not None and more > free
+    total, verdict = (used_memory() + more) / 2**20, "may not fit" if lacks else "fits"
+    print(f"{size_text(size)} samples, at most {total:,.0f} MiB of memory: {verdict} this machine")
+    return lacks
 
 
 def parse_crop(numbers: list[int] | None, size: tuple[int, ...]) -> Window:

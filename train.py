@@ -51,10 +51,10 @@ def main(ranks: Ranks, started: float) -> None:
     specs = specify_levels(options, task.n_dims, source.n_channels)
     backend = choose_backend(options.backend, [spec.shape for spec in specs], device)
     plan = ranks.share(plan_run(source, specs, backend, device, n_local, options.max_memory, options.max_blocks))
-    fits = plan.fits(n_local)
+    fits = plan.fits(1 if options.dry_run else n_local)
     if ranks.is_first:
         announce(backend, device, ranks)
-        for line in (*(plan.level_lines() if options.dry_run else ()), plan.total_line(n_local, fits)):
+        for line in (*(plan.level_lines() if options.dry_run else ()), plan.total_line(fits)):
             print(line)
     if options.dry_run:
         sys.exit(0 if fits else 1)

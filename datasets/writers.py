@@ -17,6 +17,8 @@ from datasets.formats import FORMATS, Format
 from utils.checkpoint import aside
 from utils.errors import InputError, size_text
 
+_COPIES_HELD = 3  # gathered, padded, compressed
+
 
 def check_picture_path(path: Path, n_channels: int, size: tuple[int, int], bits: int) -> None:
     """InputError if a picture of this kind, of size (h, w), cannot be written to this path."""
@@ -36,6 +38,14 @@ def check_picture_path(path: Path, n_channels: int, size: tuple[int, int], bits:
         raise InputError(f"{path} exists and is not a {format.name} array; choose another name")
     if not format.markers and path.is_dir():
         raise InputError(f"{path} is a folder; choose another name")
+
+
+def held_bytes(path: Path, n_channels: int, size: tuple[int, ...]) -> int:
+    """Bytes of memory that writing a picture takes at most, beside the rows that are written; 0 for a volume."""
+    if len(size) != 2:
+        return 0
+    rows = _format_of(path).rows_held
+    return _COPIES_HELD * 2 * n_channels * min(rows, size[0]) * size[1]
 
 
 def _format_of(path: Path) -> Format:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.level import Level, refine
 from models.ops import Backend, choose_backend, reference
+from models.ops.batching import points_at_once
 from utils.checkpoint import find_levels, level_path, load_level
 from utils.errors import InputError, one_line
 from utils.frame import Frame
@@ -22,7 +23,9 @@ from utils.raster import computed
 from utils.windows import Window, cut_rows, is_inside, whole
 
 WINDOW_VALUES = 2**23
-"""Values of a window of `decode_windows`, at most: 32 MiB as float32, and some three windows are held at a time."""
+"""Values of a window of `decode_windows`, at most: 32 MiB as float32."""
+
+_COPIES_OF_WINDOW = 6  # while it is upsampled, refined, and turned into what is written
 
 _MOST_SCALES = 64
 
@@ -39,6 +42,10 @@ def _checked_run(run: dict[str, Any]) -> dict[str, Any]:
     if run["source"].get("frame"):
         Frame(**run["source"]["frame"])
     return run
+
+
+def _in_samples(window: Window, scale: int) -> Window:
+    return tuple((start * scale, stop * scale) for start, stop in window)
 
 
 class MINER:
@@ -205,8 +212,36 @@ class MINER:
             raise InputError(f"crop {crop}: must lie inside level {level}, which is {size}")
         if scale < 1:
             raise InputError(f"scale {scale}: must be at least 1")
-        wanted = tuple((start * scale, stop * scale) for start, stop in crop)
-        return self._windows(level, wanted, scale, b_chunks, most)
+        return self._windows(level, _in_samples(crop, scale), scale, b_chunks, most)
+
+    def decoding_bytes(
+        self, level: int = 0, crop: Window | None = None, scale: int = 1, most: int = WINDOW_VALUES
+    ) -> int:
+        """Bytes of memory that `decode_windows` takes at most, beside the networks; inputs are those."""
+        wanted = _in_samples(whole(self.levels[level].size) if crop is None else crop, scale)
+        n_values, n_evaluated = 0, 0
+        for index in range(level, self.n_scales):
+            row_values = self._row_values(wanted)
+            n_rows = min(wanted[0][1] - wanted[0][0], max(1, most // row_values))
+            n_values += n_rows * row_values
+            shape = self.levels[index].network.shape
+            n_points = min(n_rows * row_values // self.n_channels, points_at_once(self.levels[index].active.device))
+            n_evaluated = max(n_evaluated, 2 * n_points * (shape.n_in + shape.n_hidden + shape.n_out))
+            if index < self.n_scales - 1:
+                wanted, most = self._ahead(index, wanted, scale, most)
+            scale = 1
+        return 4 * (_COPIES_OF_WINDOW * n_values + n_evaluated)
+
+    def _row_values(self, window: Window) -> int:
+        return self.n_channels * prod(stop - start for start, stop in window[1:])
+
+    def _ahead(self, level: int, wanted: Window, scale: int, most: int | None) -> tuple[Window, int | None]:
+        """Which window of the next coarser level a window needs, in samples, and of how many values that is decoded in
+        turn, so that each block is evaluated once."""
+        coarser = self.levels[level + 1]
+        reach = tuple(source_window(*along, 2 * scale, n) for along, n in zip(wanted, coarser.size, strict=True))
+        band = coarser.patch_size[0] * self._row_values(reach)
+        return reach, most and max(most // 2, min(most, band))
 
     @torch.no_grad()
     def _windows(
@@ -215,18 +250,15 @@ class MINER:
         """`decode_windows` of what it has checked, of a window in samples."""
         (top, bottom), *across = wanted
         device = self.levels[level].active.device
-        row_values = self.n_channels * prod(stop - start for start, stop in across)
         ranges = [(top, bottom)]
         if most is not None:
-            ranges = cut_rows(top, bottom, self.levels[level].patch_size[0] * scale, max(1, most // row_values))
+            rows_at_once = max(1, most // self._row_values(wanted))
+            ranges = cut_rows(top, bottom, self.levels[level].patch_size[0] * scale, rows_at_once)
         if level < self.n_scales - 1:
-            factor, (coarse_height, *coarse_across) = 2 * scale, self.levels[level + 1].size
-            origin = [source_window(*along, factor, n) for along, n in zip(across, coarse_across, strict=True)]
-            reach = source_window(top, bottom, factor, coarse_height)
-            band = self.n_channels * self.levels[level + 1].patch_size[0] * prod(high - low for low, high in origin)
-            ahead_most = most and max(most // 2, min(most, band))
-            ahead = self._windows(level + 1, (reach, *origin), 1, b_chunks, ahead_most)
-            held_from, held = reach[0], None
+            factor, coarse_size = 2 * scale, self.levels[level + 1].size
+            reach, ahead_most = self._ahead(level, wanted, scale, most)
+            ahead = self._windows(level + 1, reach, 1, b_chunks, ahead_most)
+            held_from, held = reach[0][0], None
         for rows in ranges:
             window = (rows, *across)
 
@@ -237,17 +269,14 @@ class MINER:
                 shape = [stop - start for start, stop in window]
                 yield window, evaluate(torch.zeros(self.n_channels, *shape, device=device))
                 continue
-            low, high = source_window(*rows, factor, coarse_height)
+            low, high = source_window(*rows, factor, coarse_size[0])
             parts = [] if held is None else [held[:, low - held_from :]]
             while sum(part.shape[1] for part in parts) < high - low:
                 parts.append(computed(next(ahead)[1]))
             held_from, held = low, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
             del parts
-            corner = (low, *[start for start, _ in origin])
-            yield (
-                window,
-                evaluate(upsample(held[:, : high - low], factor, window, corner, (coarse_height, *coarse_across))),
-            )
+            corner = (low, *[start for start, _ in reach[1:]])
+            yield window, evaluate(upsample(held[:, : high - low], factor, window, corner, coarse_size))
 
     @torch.no_grad()
     def decode_pyramid(self, b_chunks: int = 16384) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """A picture that memory does not hold is read, fitted and written by windows."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from helpers import ROOT
+from helpers import ASTRONAUT, ROOT
 
-from training.plan import plan_memory
+from training.plan import Demand, Plan, plan_memory
 
 SIZE = (8192, 12288)
 # Of what a process may write to. By windows a fit takes 930 to 1030 MiB of it (the imports some 500, stacks and
@@ -76,15 +77,43 @@ def test_a_picture_larger_than_memory_is_fitted_and_written(large, tmp_path):
 
 
 def test_parts_and_mapping_follow_the_budget():
-    sizes, per_block = [(4096, 4096), (2048, 2048)], [826, 826]
-    common = dict(signal_bytes=3 * 4096**2 * 3 // 2, value_bytes=1, activations=0, device_budget=None, max_blocks=None)
-    large = plan_memory(sizes, 3, (32, 32), per_block, budget=2**34, **common)
-    small = plan_memory(sizes, 3, (32, 32), per_block, budget=2**28, **common)
+    demand = Demand(
+        sizes=[(4096, 4096), (2048, 2048)],
+        n_channels=3,
+        patch_size=(32, 32),
+        per_block=[826, 826],
+        store_bytes=3 * 4096**2 * 3 // 2,
+        decode_bytes=0,
+        value_bytes=1,
+        history_bytes=0,
+    )
+    common = dict(device_budget=None, max_blocks=None)
+    large = plan_memory(demand, budget=2**34, **common)
+    small = plan_memory(demand, budget=2**28, **common)
     assert not large.is_mapped
     assert small.is_mapped
     assert large.blocks == [16384, 4096]
     assert small.max_blocks < large.max_blocks == 16384, "no more points than 16 million at once"
     assert small.host < large.host
-    on_device = plan_memory(sizes, 3, (32, 32), per_block, budget=2**34, **common | {"device_budget": 2**28})
+    on_device = plan_memory(demand, budget=2**34, **common | {"device_budget": 2**28})
     assert 0 < on_device.device < 2**29
     assert on_device.max_blocks < 16384
+
+
+def test_processes_share_what_is_mapped_and_no_more(monkeypatch):
+    plan = Plan([(8, 8)], [1], [9], False, 0, 1, n_local=100, host=600, shared=200, launcher=150, device=0)
+    assert plan.all == 200 + 100 * 400 + 150
+    monkeypatch.setattr("training.plan.used_memory", lambda: 350)
+    monkeypatch.setattr("training.plan.shared_memory", lambda: 200)
+    for n_running, taken in ((1, 350), (100, 200 + 101 * 150)):
+        monkeypatch.setattr("training.plan.available_memory", lambda taken=taken: plan.all - taken)
+        assert plan.fits(n_running)
+        monkeypatch.setattr("training.plan.available_memory", lambda taken=taken: plan.all - taken - 1)
+        assert not plan.fits(n_running)
+
+
+def test_a_dry_run_says_what_each_and_all_processes_take(command):
+    outcome = command("train.py", "--path", ASTRONAUT, "--devices", 100, "--dry_run")
+    found = re.search(r"([\d,]+) MiB of memory for each of 100 processes and ([\d,]+) MiB", outcome.out)
+    each, everyone = (int(amount.replace(",", "")) for amount in found.groups())
+    assert 50 < everyone / each < 100, "libraries are shared"

@@ -1,6 +1,5 @@
 """A part of a level: some of its blocks, which are trained together, each process its share of them."""
 
-import gc
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +25,7 @@ from training.trainer import make_logger, train
 from utils.blocks import block_coords
 from utils.checkpoint import state_path
 from utils.errors import InputError
+from utils.memory import release_memory
 from utils.metrics import Metric
 from utils.ranks import Ranks
 
@@ -105,7 +105,7 @@ def fit_part(
     _go_on(job.run, module)
     if ranks.max(not module.is_done):
         _train(job, target, level, mine, module, part)
-        gc.collect()  # a trainer, its data and what it has trained refer to each other in circles
+        release_memory()
     return _gather(ranks, module)
 
 

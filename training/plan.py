@@ -13,13 +13,15 @@ from models.ops.batching import points_at_once
 from training.spec import LevelSpec
 from utils.blocks import grid_shape
 from utils.errors import size_text
-from utils.memory import available_memory, used_memory
+from utils.memory import available_memory, shared_memory, used_memory
 from utils.pyramid import level_size
 from utils.raster import COMPUTED, raster_bytes
 from utils.windows import rows_at_once
 
 _MARGIN = 2**27  # what Lightning, TensorBoard and a visit take besides
 _COPIES_OF_WINDOW = 10  # while some rows of a level are upsampled, cut into blocks, judged
+_COPIES_OF_NETWORK = 7  # itself, its twin and two moments, these three once more while they shrink
+_COPIES_OF_STATE = 3  # sent to the first process, received there, merged
 _MOST_POINTS = 2**24  # of the blocks that are trained at once on a CPU: more would only take memory
 
 
@@ -32,7 +34,11 @@ class Plan:
     is_mapped: levels lie in files, else in memory
     files: bytes of these
     max_blocks: trained at once by a process
-    host, device: bytes of memory of a process besides; device is 0 where training is on the CPU
+    n_local: processes on this machine
+    host: bytes of memory of each of them
+    shared: bytes of these that all of them share
+    launcher: bytes of the process that waits for them, if it is another one
+    device: bytes of memory of each device; 0 where training is on the CPU
     """
 
     sizes: list[tuple[int, ...]]
@@ -41,8 +47,16 @@ class Plan:
     is_mapped: bool
     files: int
     max_blocks: int
+    n_local: int
     host: int
+    shared: int
+    launcher: int
     device: int
+
+    @property
+    def all(self) -> int:
+        """Bytes of memory of all processes on this machine."""
+        return self.shared + self.n_local * (self.host - self.shared) + self.launcher
 
     def level_lines(self) -> list[str]:
         """A line for each level, the coarsest first."""
@@ -52,15 +66,23 @@ class Plan:
             for index, (size, n_blocks, n_parameters) in reversed(levels)
         ]
 
-    def fits(self, n_local: int) -> bool:
-        """Whether this machine has the memory for so many processes."""
+    def fits(self, n_running: int) -> bool:
+        """Whether this machine has the memory.
+
+        Inputs
+            n_running: of the processes, whose memory so far is not free any more
+        """
         free = available_memory()
-        fits = free is None or n_local * (self.host - used_memory()) <= free
+        own = used_memory() - shared_memory()
+        taken = shared_memory() + n_running * own + (self.launcher if n_running > 1 else 0)
+        fits = free is None or self.all - taken <= free
         return fits and not (self.device and torch.cuda.is_available() and self.device > torch.cuda.mem_get_info()[0])
 
-    def total_line(self, n_local: int, fits: bool) -> str:
-        """What so many processes take on this machine, and whether it has that."""
-        amounts = [f"{n_local * self.host / 2**20:,.0f} MiB of memory"]
+    def total_line(self, fits: bool) -> str:
+        """What all processes take on this machine, and whether it has that."""
+        amounts = [f"{self.host / 2**20:,.0f} MiB of memory"]
+        if self.n_local > 1:
+            amounts[0] += f" for each of {self.n_local} processes and {self.all / 2**20:,.0f} MiB for all"
         if self.device:
             amounts.append(f"{self.device / 2**20:,.0f} MiB on each device")
         if self.files:
@@ -68,6 +90,78 @@ class Plan:
         verdict = "fits this machine" if fits else "may not fit this machine"
         counts = f"{sum(self.blocks):,} blocks, {sum(self.parameters):,} parameters"
         return f"at most {counts}, {', '.join(amounts)}: {verdict}"
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a fit needs memory for.
+
+    sizes: (h, w) or (d, h, w) of each level, the finest first
+    n_channels: of the signal
+    patch_size: of a block
+    per_block: parameters of a block, of each level
+    store_bytes: of all levels of the signal
+    decode_bytes: while the signal is read, besides
+    value_bytes: of a value of the signal at its finest level
+    history_bytes: of what autograd keeps
+    """
+
+    sizes: list[tuple[int, ...]]
+    n_channels: int
+    patch_size: tuple[int, ...]
+    per_block: list[int]
+    store_bytes: int
+    decode_bytes: int
+    value_bytes: int
+    history_bytes: int
+
+    @property
+    def blocks(self) -> list[int]:
+        """Of each level."""
+        return [prod(grid_shape(size, self.patch_size)) for size in self.sizes]
+
+    @property
+    def parameters(self) -> list[int]:
+        """Of each level."""
+        return [n_blocks * n for n_blocks, n in zip(self.blocks, self.per_block, strict=True)]
+
+    @property
+    def decoded(self) -> list[int]:
+        """Bytes of the reconstruction of each level; the finest one is never kept."""
+        return [0, *(raster_bytes(self.n_channels, size, COMPUTED) for size in self.sizes[1:])]
+
+    @property
+    def window_bytes(self) -> int:
+        """While some rows of the finest level are worked on."""
+        size, patch = self.sizes[0], self.patch_size[0]
+        rows = min(rows_at_once(self.n_channels, size, patch), size[0] + patch)
+        return _COPIES_OF_WINDOW * 4 * self.n_channels * prod(size[1:]) * rows
+
+    def target_bytes(self, value_bytes: int) -> int:
+        """Of the signal and the base of a block."""
+        return (value_bytes + 4) * self.n_channels * prod(self.patch_size)
+
+    def peak(self, is_mapped: bool, max_blocks: int, n_processes: int) -> int:
+        """Most bytes that a process holds at once, beside windows: while it reads, fits or decodes a level, or reports.
+
+        Inputs
+            is_mapped: levels lie in files
+            max_blocks: trained at once by a process
+        """
+        store, decoded = (0, [0] * len(self.sizes)) if is_mapped else (self.store_bytes, self.decoded)
+        networks = [4 * parameters for parameters in self.parameters]
+        moments = [store + self.decode_bytes, store + sum(networks)]
+        for level, (n_blocks, per_block) in enumerate(zip(self.blocks, self.per_block, strict=True)):
+            coarser = sum(held[level + 1] for held in (decoded, networks) if level + 1 < len(held))
+            n_trained = min(max_blocks, -(-n_blocks // n_processes))
+            fit = n_trained * (self.target_bytes(self.value_bytes) + _COPIES_OF_NETWORK * 4 * per_block)
+            if n_processes > 1:
+                received = _COPIES_OF_STATE * 4 * n_processes * 4 * per_block
+                fit += n_trained * (self.target_bytes(self.value_bytes) + received)
+            if n_trained * n_processes < n_blocks:
+                fit += networks[level]  # of other parts
+            moments += [store + coarser + fit, store + coarser + networks[level] + decoded[level]]
+        return max(moments)
 
 
 def plan_run(
@@ -88,72 +182,60 @@ def plan_run(
     """
     networks = [make_network(1, spec.shape) for spec in specs]
     width = max(network.activation_width for network in networks) if backend is reference else 0
+    demand = Demand(
+        sizes=[level_size(source.size, spec.index) for spec in specs],
+        n_channels=source.n_channels,
+        patch_size=specs[0].patch_size,
+        per_block=[network.n_parameters for network in networks],
+        store_bytes=store_bytes(source, len(specs)),
+        decode_bytes=source.decode_bytes,
+        value_bytes=value_bytes(source),
+        history_bytes=8 * 4 * points_at_once(device) * width,
+    )
     free = available_memory()
     free = 2**63 if free is None else free
     return plan_memory(
-        [level_size(source.size, spec.index) for spec in specs],
-        source.n_channels,
-        specs[0].patch_size,
-        [network.n_parameters for network in networks],
-        signal_bytes=store_bytes(source, len(specs)),
-        value_bytes=value_bytes(source),
-        activations=points_at_once(device) * width,
+        demand,
         budget=int(max_memory * 2**30 if max_memory else 0.8 * free / n_local),
         device_budget=int(0.8 * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None,
         max_blocks=max_blocks,
+        n_local=n_local,
     )
 
 
 def plan_memory(
-    sizes: list[tuple[int, ...]],
-    n_channels: int,
-    patch_size: tuple[int, ...],
-    per_block: list[int],
-    *,
-    signal_bytes: int,
-    value_bytes: int,
-    activations: int,
-    budget: int,
-    device_budget: int | None,
-    max_blocks: int | None,
+    demand: Demand, *, budget: int, device_budget: int | None, max_blocks: int | None, n_local: int = 1
 ) -> Plan:
     """Lay out a fit.
 
     Inputs
-        sizes: (h, w) or (d, h, w) of each level, the finest first
-        per_block: parameters of a block, of each level
-        signal_bytes, value_bytes: of all levels of the signal, and of a value at its finest
-        activations: values that autograd keeps the history of
         budget: bytes of memory to stay in, where that is possible
         device_budget: likewise of the device that trains; None for the CPU
         max_blocks: trained at once, if that is not to follow from the budgets
+        n_local: processes on this machine
     """
-    blocks = [prod(grid_shape(size, patch_size)) for size in sizes]
-    parameters = [n_blocks * n for n_blocks, n in zip(blocks, per_block, strict=True)]
-    levels = signal_bytes + (raster_bytes(n_channels, sizes[1], COMPUTED) * 5 // 4 if sizes[1:] else 0)
-    is_mapped = levels > budget / 8
-
-    # signal and base; network, twin and two moments, these three once more while they shrink
-    kept = value_bytes if device_budget is None else 4
-    of_block = (kept + 4) * n_channels * prod(patch_size) + 7 * 4 * max(per_block)
-    history = 8 * 4 * activations
+    files = demand.store_bytes + sum(demand.decoded[1:2]) * 5 // 4
+    is_mapped = files > budget / 8
+    kept = demand.value_bytes if device_budget is None else 4
+    of_block = demand.target_bytes(kept) + _COPIES_OF_NETWORK * 4 * max(demand.per_block)
     if max_blocks is None and device_budget is None:
-        max_blocks = min(_MOST_POINTS // prod(patch_size), budget // (2 * of_block))
+        max_blocks = min(_MOST_POINTS // prod(demand.patch_size), budget // (2 * of_block))
     elif max_blocks is None:
-        max_blocks = (device_budget - history) // of_block
+        max_blocks = (device_budget - demand.history_bytes) // of_block
     max_blocks = max(1, max_blocks)
-    trained = of_block * min(max_blocks, max(blocks))
-
-    rows = min(rows_at_once(n_channels, sizes[0], patch_size[0]), sizes[0][0] + patch_size[0])
-    window = n_channels * prod(sizes[0][1:]) * rows
-    on_host = _COPIES_OF_WINDOW * 4 * window + (0 if is_mapped else levels) + trained
+    trained = of_block * min(max_blocks, max(demand.blocks))
+    history = demand.history_bytes
+    on_host = demand.window_bytes + demand.peak(is_mapped, max_blocks, n_local)
     return Plan(
-        sizes,
-        blocks,
-        parameters,
-        is_mapped,
-        files=levels if is_mapped else 0,
+        sizes=demand.sizes,
+        blocks=demand.blocks,
+        parameters=demand.parameters,
+        is_mapped=is_mapped,
+        files=files if is_mapped else 0,
         max_blocks=max_blocks,
+        n_local=n_local,
         host=used_memory() + _MARGIN + on_host + (history if device_budget is None else 0),
+        shared=shared_memory(),
+        launcher=used_memory() - shared_memory() if n_local > 1 else 0,
         device=0 if device_budget is None else trained + history + _MARGIN,
     )

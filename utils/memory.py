@@ -1,5 +1,7 @@
 """How much memory there is, and how much this process takes."""
 
+import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -52,6 +54,20 @@ def check_memory(path: Path, size: tuple[int, ...], n_bytes: int) -> None:
 def used_memory() -> int:
     """Resident memory of this process, in bytes; 0 if the system does not say."""
     return _own("VmRSS") or 0
+
+
+def shared_memory() -> int:
+    """As much of it as other processes that run the same program share, such as its libraries."""
+    return _own("RssFile") or 0
+
+
+def release_memory() -> None:
+    """Give memory that is not used any more back to the system, which the allocator would keep for later."""
+    gc.collect()  # a trainer, its data and what it has trained refer to each other in circles
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+        if trim is not None:
+            trim(0)
 
 
 def peak_memory() -> int:

@@ -56,6 +56,7 @@ class Format:
     most_bits: of a channel
     has_alpha: it holds RGBA as well
     most_side: pixels along each axis, at most
+    rows_held: that are held together while it is written
     """
 
     name: str
@@ -66,6 +67,7 @@ class Format:
     most_bits: int = 16
     has_alpha: bool = True
     most_side: int | None = None
+    rows_held: int = 0
 
     def open(self, path: Path) -> Pixels:
         """InputError for a file that is damaged or does not hold a picture."""
@@ -97,13 +99,14 @@ FORMATS = (
         has_alpha=False,
         most_side=65500,  # of the encoder
     ),
-    Format("TIFF", "tiff", magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), suffixes=(".tif", ".tiff")),
+    Format("TIFF", "tiff", magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), suffixes=(".tif", ".tiff"), rows_held=256),
     Format(
         "Zarr",
         "zarr",
         magic=(b"PK\3\4",),  # in a .zip
         markers=("zarr.json", ".zarray", ".zgroup"),
         suffixes=(".zarr",),
+        rows_held=512,
     ),
     Format("other", "other", magic=(b"",)),  # whatever else can be decoded: matches every file
 )

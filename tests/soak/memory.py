@@ -2,8 +2,9 @@
 
 python -m tests.soak.memory [--only NAME ...] [--folder FOLDER] [--out FILE]
 
-Used is the largest sum of the proportional resident memory (Pss) of all processes of a run, 50 times a second, without
-the pages of mapped signals and checkpoints, which the system takes back when it needs them. The signals are made of the pictures and the mesh that ship.
+Used is the largest sum of the memory of all processes of a run, looked at many times a second, with the libraries that
+they share counted once, and without the pages of mapped signals and checkpoints, which the system takes back when it
+needs them. The signals are made of the pictures and the mesh that ship.
 """
 
 import os
@@ -26,7 +27,7 @@ VOLUME = "--task mesh --preset best --n_scales 3 --num_epochs 2 --val_freq 1 --l
 PLAIN = "--n_scales 3 --use_pe --n_layers 3 --num_epochs 2 --val_freq 1 --loss_thr 1e-5"
 
 RUNS = {
-    "PNG, the quickstart": ("train.py --config {root}/configs/quickstart.yaml --path {pluto.png}"),
+    "PNG, the quickstart": "train.py --config {root}/configs/quickstart.yaml --path {pluto.png}",
     "PNG, 6144x4096": f"train.py --path {{6144x4096.png}} {BEST}",
     "PNG, 16 bits, 1536x1024, reference": f"train.py --path {{1536x1024_16.png}} {PLAIN} --backend reference",
     "JPEG, 14000x14000, resized to 500": f"train.py --path {{14000x14000.jpg}} {PLAIN} --input_size 500",
@@ -83,7 +84,8 @@ def measure(command: list[str], cwd: Path) -> tuple[str, int]:
         command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     while process.poll() is None:
-        most = max(most, sum(map(resident, session(process.pid))))
+        own, libraries = zip(*map(resident, session(process.pid)), strict=True)
+        most = max(most, sum(own) + max(libraries))
         time.sleep(0.02)
     printed = process.stdout.read()
     if process.returncode:
@@ -103,25 +105,29 @@ def session(leader: int) -> list[int]:
     return found
 
 
-def resident(process: int) -> int:
-    """Proportional resident memory of a process in bytes, without mapped signals and checkpoints."""
+def resident(process: int) -> tuple[int, int]:
+    """Resident memory of a process in bytes: its own, and that of the libraries it maps."""
     try:
         lines = Path(f"/proc/{process}/smaps").read_text().splitlines()
     except OSError:  # it has ended
-        return 0
-    total, counts = 0, True
+        return 0, 0
+    own, mapped, resident_here, counts = 0, 0, 0, True
     for line in lines:
-        if line.startswith("Pss:"):
-            total += int(line.split()[1]) * counts
-        elif "-" in line.partition(" ")[0]:
+        first, *words = line.split()
+        if first == "Rss:":
+            resident_here = int(words[0])
+        elif first == "Anonymous:":
+            own += int(words[0])
+            mapped += (resident_here - int(words[0])) * counts
+        elif not first.endswith(":"):
             counts = not line.endswith((".npy", ".tif", ".ckpt"))
-    return total * 1024
+    return own * 1024, mapped * 1024
 
 
 def promise(printed: str) -> int:
     """Bytes that a dry run names for all processes."""
-    *_, amount = re.findall(r"([\d,]+) MiB of memory|([\d,]+) MiB for all", printed)
-    return int("".join(amount).replace(",", "")) * 2**20
+    *_, amount = re.findall(r"([\d,]+) MiB (?:of memory|for all)", printed)
+    return int(amount.replace(",", "")) * 2**20
 
 
 def main() -> None:
