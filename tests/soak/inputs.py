@@ -24,6 +24,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from random import Random
 
@@ -37,6 +38,11 @@ from opt import make_parser
 from tests.soak import samples
 from tests.soak.damage import VALUES, damage_bytes, damage_png, damage_text, damage_zip
 from utils.errors import run_command
+
+for _name in ("jpeg", "other", "png", "tiff", "zarr"):  # once, not in every case
+    import_module(f"datasets.formats.{_name}")
+for _name in ("datasets.voxelize", "utils.surface", "imagecodecs._png", "imagecodecs._imcd", "imagecodecs._jpeg8"):
+    import_module(_name)
 
 _SECONDS, _CPU_SECONDS = 60, 20
 _MEMORY = 3 * 2**30
@@ -247,7 +253,8 @@ def fault_of(case: Case, status: int, out: str, error: str, before: dict[str, st
     """
     if status < 0:
         return f"ended by {signal.Signals(-status).name}"
-    lines = [line for part in error.split("\n") for line in part.split("\r")[-1:] if not _BAR.search(line)]
+    shown = [line.rpartition("\r")[2].strip() for line in error.split("\n")]
+    lines = [line for line in shown if not _BAR.search(line)]
     strange = next((line for line in lines if not _OURS.match(line)), None)
     if "Traceback" in error or strange is not None:
         return f"printed {strange!r}"
