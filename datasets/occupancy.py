@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.sources import Source, check_is_file
+from datasets.sources import Source
 from utils import windows
 from utils.checkpoint import write_aside
 from utils.errors import InputError, one_line, size_text
+from utils.files import check_file
 from utils.frame import Frame
 from utils.memory import check_memory
 
@@ -123,7 +124,7 @@ def open_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
 
 def _map_array(path: Path) -> np.memmap:
     """The array of a .npy file; InputError if it is not one."""
-    check_is_file(path)
+    check_file(path)
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # whatever a damaged header raises

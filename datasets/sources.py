@@ -5,7 +5,6 @@ as it is viewed.
 """
 
 import functools
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import ceil, prod
@@ -19,7 +18,8 @@ from torch import Tensor
 
 from datasets.formats import Pixels, is_picture_folder, open_pixels
 from utils import windows
-from utils.errors import InputError, one_line, size_text
+from utils.errors import size_text
+from utils.files import check_file
 from utils.frame import Frame
 
 _EXCHANGED = (5, 6, 7, 8)  # EXIF orientations that exchange rows and columns
@@ -88,21 +88,6 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
     return Picture(values.div_(2**source.bits - 1), source.bits)
 
 
-def check_is_file(path: Path, or_picture_folder: bool = False) -> None:
-    """InputError for what is no file, nor a folder that holds a picture where one may."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:  # a name that no file can have, or links that lead nowhere
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise InputError(f"{str(path)!r}: cannot be opened ({reason})") from error
-    if stat.S_ISDIR(mode) and not (or_picture_folder and is_picture_folder(path)):
-        raise InputError(f"{path} is not a file, but a folder; name a file in it")
-    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-        raise InputError(f"{path} is not a file, but a pipe or a device; copy what it gives to a file")
-
-
 def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Source:
     """Open a picture, upright by its EXIF orientation.
 
@@ -117,7 +102,8 @@ def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Sourc
         InputError for a file that is missing, is not a picture, or is of an unsupported kind
     """
     path = Path(path)
-    check_is_file(path, or_picture_folder=True)
+    if not is_picture_folder(path):
+        check_file(path)
     pixels = open_pixels(path)
     upright = functools.partial(_upright_rows, pixels)
     exchanged = pixels.orientation in _EXCHANGED

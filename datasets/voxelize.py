@@ -16,8 +16,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
-from datasets.sources import check_is_file
 from utils.errors import InputError, one_line
+from utils.files import check_file
 from utils.frame import Frame
 
 _VOXELS_AT_ONCE = 2**25
@@ -34,7 +34,7 @@ def load_mesh(path: str) -> trimesh.Trimesh:
     Errors
         InputError for a file that is missing or holds no faces, vertices that are not finite, a mesh that is flat
     """
-    check_is_file(Path(path))
+    check_file(Path(path))
     try:
         mesh = trimesh.load_mesh(path, process=False)
     except Exception as error:  # trimesh's readers raise whatever their parsers do

@@ -1,7 +1,11 @@
 """Every kind of picture file is read as it should be, or refused with what to use."""
 
+import os
+import struct
 import sys
+import zlib
 from math import prod
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +14,7 @@ import PIL.ImageOps
 import pytest
 import tifffile
 import torch
-from helpers import write_picture
+from helpers import chunk_of_png, write_picture
 
 from datasets import formats, writers
 from datasets.formats import FORMATS
@@ -110,7 +114,7 @@ def test_shrinking_takes_the_mean_of_the_pixels(tmp_path):
     ("name", "content", "message"),
     [
         ("missing.png", None, "no such file"),
-        ("empty.png", b"", "is not a readable picture"),
+        ("empty.png", b"", "is empty"),
         ("text.jpg", b"hello", "is not a readable picture"),
         ("broken.tif", b"II*\0\xff\xff\xff\xff", "is not a readable TIFF"),
         ("short.tif", b"II*\0", "is not a readable TIFF"),
@@ -223,3 +227,105 @@ def test_a_format_takes_a_module_and_a_row(tmp_path, monkeypatch):
         write_picture(tmp_path / "x.grey", torch.zeros(1, 1, 256), 8)
     with pytest.raises(InputError, match="Plain holds 8 bits a channel, not 16"):
         write_picture(tmp_path / "x.grey", values, 16)
+
+
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel of PNG, by colour type
+PASSES = {
+    False: [(0, 0, 1, 1)],
+    True: [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)],
+}
+
+
+def png_row(samples: np.ndarray, depth: int) -> bytes:
+    if depth >= 8:
+        return samples.astype(">u2" if depth == 16 else np.uint8).tobytes()
+    bits = np.unpackbits(samples.astype(np.uint8).reshape(-1, 1), axis=1)[:, 8 - depth :]
+    return np.packbits(bits).tobytes()
+
+
+@pytest.mark.parametrize("interlaced", PASSES)
+@pytest.mark.parametrize("transparent", [False, True])
+@pytest.mark.parametrize(
+    ("colour", "depths"), [(0, (1, 2, 4, 8, 16)), (2, (8, 16)), (3, (1, 2, 4, 8)), (4, (8, 16)), (6, (8, 16))]
+)
+def test_every_kind_of_png_is_read(tmp_path, colour, depths, transparent, interlaced):
+    """By the definition of the format: transparency is a colour, or an alpha for each colour of the palette."""
+    if transparent and colour in (4, 6):
+        pytest.skip("these have alpha already")
+    for depth in depths:
+        check_png(tmp_path / "x.png", colour, depth, transparent, interlaced)
+
+
+def check_png(path: Path, colour: int, depth: int, transparent: bool, interlaced: bool) -> None:
+    samples = GENERATOR.integers(0, 2**depth, (13, 19, SAMPLES[colour]))
+    palette = GENERATOR.integers(0, 256, (2**depth if colour == 3 else 0, 4), dtype=np.uint8)
+    peak = 65535 if depth == 16 else 255
+    if colour == 3:
+        expected = palette[samples[..., 0]][..., : 4 if transparent else 3]
+        transparency = palette[:, 3].tobytes()
+    else:
+        expected = samples * peak // (2**depth - 1)
+        clear = samples[3, 4]
+        transparency = clear.astype(">u2").tobytes()
+        if colour == 4:
+            expected = expected[..., [0, 0, 0, 1]]
+        if transparent:
+            colours = np.broadcast_to(expected, (13, 19, 3))
+            alpha = np.where((samples == clear).all(axis=2, keepdims=True), 0, peak)
+            expected = np.concatenate([colours, alpha], axis=2)
+    rows = (row for y, x, dy, dx in PASSES[interlaced] for row in samples[y::dy, x::dx])
+    header = struct.pack(">IIBBBBB", 19, 13, depth, colour, 0, 0, interlaced)
+    chunks = [(b"IHDR", header), (b"PLTE", palette[:, :3].tobytes()), (b"tRNS", transparency)]
+    chunks.append((b"IDAT", zlib.compress(b"".join(b"\0" + png_row(row, depth) for row in rows))))
+    wanted = {b"IHDR", b"IDAT", b"IEND"} | ({b"PLTE"} if colour == 3 else set()) | ({b"tRNS"} if transparent else set())
+    parts = [chunk_of_png(*chunk) for chunk in (*chunks, (b"IEND", b"")) if chunk[0] in wanted]
+    (path).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    source = open_picture(path)
+    assert (source.size, source.n_channels, source.bits) == ((13, 19), expected.shape[2], 16 if depth == 16 else 8)
+    assert np.array_equal(source.read(0, 13), np.moveaxis(expected, 2, 0))
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.webp", "x.png", "x.tif", "x.mpo", "x.avif"])
+def test_what_follows_the_first_picture_is_noted(command, small_run, tmp_path, name):
+    pictures = [PIL.Image.fromarray(np.roll(np.tile(RGB, (4, 4, 1))[:75, :100], n, 1)) for n in range(3)]
+    pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
+    source = open_picture(tmp_path / name)
+    assert source.notes == (f"{tmp_path / name} holds 3 pictures; only the first is read",)
+    assert source.n_channels == 3, "all of it is opaque"
+    outcome = command("reconstruct.py", small_run, "--original", tmp_path / name, "--backend", "reference")
+    assert outcome.status == 0
+    assert outcome.error.count("note: ") == 1
+    assert "holds 3 pictures" in outcome.error
+
+
+def test_smaller_versions_of_a_picture_are_no_others(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as tiff:
+        for subfiletype, step in [(0, 1), (1, 2), (1, 4)]:
+            tiff.write(np.ascontiguousarray(RGB[::step, ::step]), photometric="rgb", subfiletype=subfiletype)
+    assert open_picture(tmp_path / "pyramid.tif").notes == ()
+
+
+def test_libraries_print_nothing_of_their_own(tmp_path, capfd):
+    PIL.Image.fromarray(RGB).save(tmp_path / "plain.png")
+    data = (tmp_path / "plain.png").read_bytes()
+    start, end = data.index(b"IDAT"), data.index(b"IEND")
+    (tmp_path / "x.png").write_bytes(data[: start - 4] + chunk_of_png(b"IDAT", b"no deflate") + data[end - 4 :])
+    PIL.Image.fromarray(RGB).save(tmp_path / "x.jpg")
+    data = bytearray((tmp_path / "x.jpg").read_bytes())
+    data[data.index(b"\xff\xc0") + 4] = 12  # bits, which no decoder here knows
+    (tmp_path / "x.jpg").write_bytes(data)
+    (tmp_path / "x.bin").write_bytes(data.replace(b"\xff\xd8\xff", b"\xff\xd8\0\xff", 1))
+    PIL.Image.fromarray(RGB).save(tmp_path / "x.jp2")
+    (tmp_path / "x.jp2").write_bytes((tmp_path / "x.jp2").read_bytes()[:150])
+    for name in ("x.png", "x.jpg", "x.bin", "x.jp2"):
+        for is_closed in (False, True):
+            kept = os.dup(2)
+            if is_closed:
+                os.close(2)
+            try:
+                with pytest.raises(InputError, match=f"{name} is not a readable picture"):
+                    read_picture(tmp_path / name)
+            finally:
+                os.dup2(kept, 2)
+                os.close(kept)
+    assert capfd.readouterr().err == ""

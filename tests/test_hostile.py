@@ -287,6 +287,23 @@ def test_a_picture_that_promises_more_than_memory_holds_is_refused(command, tmp_
     assert len(outcome.error.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_file_that_is_too_short_for_its_picture_is_refused_before_it_is_decoded(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    path = tmp_path / f"x.{suffix}"
+    PIL.Image.fromarray(PIXELS).save(path)
+    data = bytearray(path.read_bytes())
+    if suffix == "jpg":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", 65500, 65500)
+    else:
+        data[16:24] = struct.pack(">II", 65500, 65500)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"x.{suffix} is damaged: \d+ bytes cannot hold 65500x65500 pixels"):
+        open_picture(path)
+
+
 def test_an_occupancy_grid_that_is_larger_than_memory_is_refused(tmp_path, monkeypatch):
     np.save(tmp_path / "grid.npy", np.zeros((10, 20, 30), dtype=bool))
     monkeypatch.setattr(memory, "available_memory", lambda: 5999)

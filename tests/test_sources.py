@@ -1,7 +1,8 @@
 import json
-import struct
+import os
 import subprocess
 import sys
+import zipfile
 import zlib
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +14,13 @@ import PIL.ImageOps
 import pytest
 import tifffile
 import zarr
+from helpers import chunk_of_png
 
 from datasets import sources
+from datasets.occupancy import open_occupancy
 from datasets.sources import Source, open_picture
 from utils.errors import InputError
+from utils.memory import peak_memory, used_memory
 
 GENERATOR = np.random.default_rng(0)
 RGB = GENERATOR.integers(0, 256, (45, 70, 3), dtype=np.uint8)
@@ -228,10 +232,6 @@ def test_a_zarr_that_would_run_a_program_is_refused(tmp_path, codec):
         open_picture(tmp_path / "x.zarr")
 
 
-def chunk_of_png(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def test_a_png_is_opened_by_its_header_and_read_to_the_last_byte(tmp_path):
     PIL.Image.fromarray(RGB).save(tmp_path / "x.png")
     data = bytearray((tmp_path / "x.png").read_bytes())
@@ -251,3 +251,63 @@ def test_a_png_may_tell_its_orientation_after_its_pixels(tmp_path):
     late = chunk_of_png(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
     (tmp_path / "x.png").write_bytes(data[:-12] + late + data[-12:])
     assert np.array_equal(by_windows(open_picture(tmp_path / "x.png")), np.rot90(RGB, -1))
+
+
+SIDE = 6000  # smaller arrays may lie in memory that this process has already
+TURNED = PIL.Image.Exif()
+TURNED[0x0112] = 6
+WHOLE = [
+    ("x.jpg", "RGB", {}, None),
+    ("grey.jpg", "L", {}, 600),
+    ("print.jpg", "CMYK", {}, 600),
+    ("progressive.jpg", "RGB", {"progressive": True, "subsampling": 0}, 600),
+    ("x.png", "RGB", {"compress_level": 1}, None),
+    ("deep.png", "I;16", {"compress_level": 1}, 600),
+    ("turned.png", "RGB", {"compress_level": 1, "exif": TURNED}, 600),
+    ("x.gif", "P", {}, 600),
+]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can reset a peak")
+@pytest.mark.parametrize(("name", "mode", "options", "side"), WHOLE, ids=[name for name, *_ in WHOLE])
+def test_decoding_takes_the_memory_that_is_promised(tmp_path, name, mode, options, side):
+    PIL.Image.new(mode, (SIDE, SIDE)).save(tmp_path / name, **options)
+    source = open_picture(tmp_path / name, side and (side, side))
+    before = used_memory()
+    Path("/proc/self/clear_refs").write_text("5")
+    rows = source.read(0, 1)
+    used, held = peak_memory() - before, used_memory() - before
+    assert used <= source.decode_bytes <= 1.5 * used
+    assert held <= source.held_bytes + 2**24
+    assert rows.shape[1] == 1
+
+
+def test_what_is_no_file_is_named_as_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    zarr.create_array(tmp_path / "x.npy", data=GREY)
+    for path, message in [
+        (tmp_path / "fifo", "is not a file, but a pipe"),
+        (tmp_path / "loop", "Too many levels of symbolic links"),
+        (Path("/proc/self/mem"), "is empty"),
+        (Path(""), "is not a file, but a folder"),
+    ]:
+        for opener in (open_picture, open_occupancy):
+            with pytest.raises(InputError, match=message):
+                opener(path)
+    with pytest.raises(InputError, match="is not a file, but a folder"):
+        open_occupancy(tmp_path / "x.npy")
+    assert open_picture(tmp_path / "x.npy").size == GREY.shape
+
+
+def test_metadata_that_are_too_large_for_a_picture_are_not_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zarr.json", bytes(2**24 + 1))
+    zarr.create_array(tmp_path / "x.zarr", data=GREY)
+    os.truncate(tmp_path / "x.zarr/zarr.json", 2**40)
+    group = zarr.create_group(tmp_path / "group.zarr")
+    group.create_array("0", data=GREY)
+    os.truncate(tmp_path / "group.zarr/0/zarr.json", 2**40)
+    for name in ("x.zip", "x.zarr", "group.zarr"):
+        with pytest.raises(InputError, match=rf"{name} is not a readable Zarr \(zarr.json is larger than 16 MiB\)"):
+            open_picture(tmp_path / name)

@@ -44,8 +44,12 @@ def window_bytes(array: Any, axes: str, n_rows: int, n_columns: int) -> int:
     n_bytes = prod(shape) * array.dtype.itemsize * (1 if array.dtype.isnative else 2)
     if isinstance(array, np.ndarray):
         return n_bytes
-    n_chunks = prod(ceil(n / chunk) + 1 for n, chunk in zip(shape, array.chunks, strict=True))
-    chunk_bytes = prod(array.chunks) * array.dtype.itemsize
+    counts = (
+        min(ceil(n / chunk) + 1, ceil(length / chunk))
+        for n, chunk, length in zip(shape, array.chunks, array.shape, strict=True)
+    )
+    n_chunks = prod(counts)
+    chunk_bytes = 2 * prod(array.chunks) * array.dtype.itemsize  # as it is unpacked, and as it is given on
     return n_bytes + min(n_chunks, _CHUNKS_AT_ONCE) * chunk_bytes + n_chunks * _CHUNK_COST
 
 

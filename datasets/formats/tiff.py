@@ -54,16 +54,19 @@ def _open_page(path: Path, page: tifffile.TiffPage, n_pictures: int) -> Pixels:
     _check_page(path, page, photometric)
     n_samples = _n_samples(page)
     is_palette = photometric == tifffile.PHOTOMETRIC.PALETTE
+    is_premultiplied = tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples
     array, chunk = _page_array(page)
     read = functools.partial(read_window, path, array, page.axes)
     colours = functools.partial(
         _to_colours,
         inverted=photometric == tifffile.PHOTOMETRIC.MINISWHITE,
         palette=(page.colormap.T >> 8).astype(np.uint8) if is_palette else None,
-        premultiplied=tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples,
+        premultiplied=is_premultiplied,
     )
+    is_converted = is_palette or page.dtype == bool or n_samples == 2 or photometric == tifffile.PHOTOMETRIC.MINISWHITE
     n_channels = 3 if is_palette else 4 if n_samples == 2 else n_samples
     bits = 8 if is_palette or page.dtype == bool else DEPTHS[page.dtype]
+    extra_bytes = 80 if is_premultiplied else is_converted * n_channels * bits // 8  # of a pixel, as it is converted
     return Pixels(
         (page.imagelength, page.imagewidth),
         n_channels,
@@ -71,9 +74,7 @@ def _open_page(path: Path, page: tifffile.TiffPage, n_pictures: int) -> Pixels:
         page.tags.valueof("Orientation", default=1),
         chunk,
         lambda rows, columns: colours(read(rows, columns)),
-        lambda n_rows, n_columns: (
-            window_bytes(array, page.axes, n_rows, n_columns) + n_rows * n_columns * n_channels * bits // 8
-        ),
+        lambda n_rows, n_columns: window_bytes(array, page.axes, n_rows, n_columns) + n_rows * n_columns * extra_bytes,
         n_pictures,
     )
 
