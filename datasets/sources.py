@@ -17,7 +17,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from datasets.formats import Pixels, is_picture_folder, open_pixels
-from utils.errors import InputError, size_text
+from utils.errors import size_text
+from utils.files import check_file
 from utils.frame import Frame
 
 _EXCHANGED = (5, 6, 7, 8)  # EXIF orientations that exchange rows and columns
@@ -81,10 +82,8 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
 
 def check_is_file(path: Path) -> None:
     """InputError for what is neither a file nor a folder that holds a picture."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if not path.is_file() and not is_picture_folder(path):
-        raise InputError(f"{path} is not a file")
+    if not is_picture_folder(path):
+        check_file(path)
 
 
 def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Source:

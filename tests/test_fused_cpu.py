@@ -155,7 +155,7 @@ def test_large_phases_of_the_sine_are_taken_like_any_other():
 
 def test_without_the_compiler_auto_takes_the_reference_and_says_why(monkeypatch, capsys):
     shape = NetworkShape(n_in=2, n_out=1, n_layers=2, n_hidden=5, output="sine")
-    fused_cpu.prepare.cache_clear()
+    fused_cpu._library.cache_clear()
     monkeypatch.setattr(fused_cpu, "version", lambda _: (_ for _ in ()).throw(ImportError))
     assert choose_backend("auto", [shape], "cpu") is reference
     said = capsys.readouterr().err

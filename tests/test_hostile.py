@@ -243,7 +243,7 @@ values = st.one_of(
 
 @fuzz
 @given(
-    name=st.sampled_from(sorted(vars(make_parser().get_defaults()).keys() - {"config"})),
+    name=st.sampled_from(sorted(make_parser().defaults().keys() - {"config"})),
     given_values=st.lists(values, min_size=1, max_size=3),
 )
 def test_options_are_taken_or_refused_in_one_line(name, given_values):
