@@ -218,8 +218,8 @@ def span_of(record: dict[str, Any]) -> range:
 
 def read_report(path: Path, metric: Metric) -> dict[str, Any]:
     """A metrics.json; InputError for one that is damaged."""
-    check_file(path)
     try:
+        check_file(path)
         report = json.loads(path.read_text())
         quality = report[metric.name]
         if quality is not None and not math.isfinite(quality):
