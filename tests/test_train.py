@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -584,6 +585,14 @@ def test_an_empty_command_line_is_the_quickstart():
     options = parse_options([])
     assert options.exp_name == "quickstart"
     assert read_picture(options.path).values.shape == (1, 1024, 1024)
+
+
+def test_a_run_does_not_need_its_streams(tmp_path):
+    arguments = ["--path", ASTRONAUT, "--input_size", "32", "--num_epochs", "2", "--backend", "reference"]
+    command = shlex.join(map(str, [sys.executable, ROOT / "train.py", *arguments]))
+    done = subprocess.run(f"{command} <&- >&- 2>&-", shell=True, cwd=tmp_path)
+    assert done.returncode == 0
+    assert MINER.load(tmp_path / "ckpts/exp").finest == 0
 
 
 def test_errors_of_the_real_command_have_no_traceback(tmp_path):

@@ -121,6 +121,8 @@ class Run:
             record["run"] == self.identity and record["level"] == options.n_scales - 1 for record in inside
         )
         records = [*found.values(), *inside]
+        if not all(isinstance(record["run"], dict) for record in records):
+            raise TypeError("a record without a run")
         strange = [name for record in records for name in different_options(self.identity, record["run"])]
         if strange and not begun_anew:
             if options.overwrite:
