@@ -8,10 +8,14 @@ import numpy as np
 
 from datasets.occupancy import write_occupancy
 from datasets.voxelize import load_mesh, voxelize
-from utils.cli import OneLineParser, add_flag, text, whole_number
+from utils.cli import MOST, OneLineParser, add_flag, kind, text, whole_number
 from utils.errors import InputError, run_command
 from utils.frame import Frame
 from utils.memory import available_memory
+
+
+def _is_odd_cube(number: int) -> bool:
+    return 1 <= number <= MOST and round(number ** (1 / 3)) ** 3 == number and number % 2 == 1
 
 
 def make_parser() -> OneLineParser:
@@ -24,13 +28,13 @@ def make_parser() -> OneLineParser:
     add("--N", type=whole_number(1, 2**20), default=512, help="voxels along each axis")
     add(
         "--M",
-        type=whole_number(1, 10**6),
+        type=kind(int, _is_odd_cube, "an odd cube, such as 1, 27, 125 or 343"),
         default=1,
         help="samples a voxel, an odd cube (1, 27, 125, ...); more give a smoother surface",
     )
     add(
         "--T",
-        type=whole_number(1, 255),
+        type=kind(int, lambda number: 1 <= number <= 255 and number % 2, "an odd number up to 255, such as 1 or 3"),
         default=1,
         help="repeats, odd, each along another axis; the majority decides. For open meshes",
     )
@@ -39,13 +43,9 @@ def make_parser() -> OneLineParser:
 
 
 def check_options(options: Namespace) -> None:
-    """InputError for values out of range."""
+    """InputError for a mesh that is not named, or a grid that memory does not hold."""
     if options.path is None:
         raise InputError("--path is missing; name a mesh")
-    if round(options.M ** (1 / 3)) ** 3 != options.M or options.M % 2 == 0:
-        raise InputError(f"--M {options.M}: must be an odd cube; use 1, 27, 125 or 343")
-    if options.T % 2 == 0:
-        raise InputError(f"--T {options.T}: must be odd; use 1 or 3")
     n_voxels = options.N**3
     n_bytes = n_voxels // 4 + (2 * n_voxels if options.T > 1 else 0)  # the bits twice; votes, and those of a repeat
     free = available_memory()
