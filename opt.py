@@ -4,18 +4,31 @@ import json
 import math
 import os
 import re
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
 
 from datasets.tasks import TASKS, Task
+from utils.cli import (
+    OneLineParser,
+    add_backend_option,
+    add_choice,
+    add_flag,
+    kind,
+    not_negative,
+    positive,
+    text,
+    whole_number,
+)
 from utils.errors import InputError, one_line, size_text
+from utils.files import check_file
 
-_LISTS = ("input_size", "patch_size", "num_epochs")
 _MOST_PIXELS = 2**20  # along an axis
+_MOST_EPOCHS = 10**7  # each has a place in the curves
+_MOST_CONFIG = 2**20  # bytes
 _HANDLING = (
     *("config", "preset", "overwrite", "resume", "save_every", "dry_run"),
     *("devices", "max_memory", "max_blocks"),
@@ -24,21 +37,6 @@ _NOT_IDENTIFYING = (
     *("path", "num_epochs", "target_psnr", "target_iou", "max_seconds"),
     *("exp_name", "log_image", "b_chunks", "backend", "accelerator"),
 )
-
-_LEAST = dict(
-    n_scales=1,
-    n_freq=1,
-    n_layers=2,
-    n_hidden=1,
-    batch_size=1,
-    val_freq=1,
-    b_chunks=1,
-    devices=1,
-    max_blocks=1,
-    seed=0,
-)
-_POSITIVE = ("lr", "a", "omega", "max_memory", "max_seconds", "target_psnr", "target_iou")
-_NOT_NEGATIVE = ("loss_thr", "stop_ratio", "save_every")
 
 _PAPER = dict(
     arch="sine",
@@ -50,7 +48,7 @@ _PAPER = dict(
     loss_thr=2e-7,
 )
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "seed": {"image": {}, "mesh": {}},
+    "seed": {"image": {}, "mesh": dict(patch_size=[16])},
     "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16])},
     "best": {
         "image": dict(
@@ -99,40 +97,18 @@ ROOT = Path(__file__).resolve().parent
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 
 
-class OneLineParser(ArgumentParser):
-    """Errors are one line, without the usage."""
-
-    def error(self, message: str, ex: Exception | None = None):
-        message = re.sub(r'Parser key "(\w+)"( element \d+)?:', r"--\1:", one_line(message))
-        message = re.sub(r"<class '(\w+)'>", r"\1", message)
-        raise InputError(f"{message} (see --help)") from ex
-
-
-def add_flag(parser: ArgumentParser, name: str, help: str) -> None:
-    """An option that is off unless it is named; `--name false` turns it off again."""
-    parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=help)
-
-
-def add_backend_option(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--backend",
-        choices=["auto", "reference", "fused"],
-        default="auto",
-        help="how networks are computed: by fused kernels or plain torch (reference); auto is fused where possible",
-    )
-
-
-def make_parser() -> ArgumentParser:
+def make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="train.py",
         description="Fit an image, or the occupancy of a mesh, with a Laplacian pyramid of tiny per-block MLPs. "
         "Without any option: configs/quickstart.yaml, a picture that ships with the project.",
     )
     add = parser.add_argument
-    add("--config", type=str, help="YAML file of options; the command line overrides it")
-    add(
+    add("--config", type=text, help="YAML file of options; the command line overrides it")
+    add_choice(
+        parser,
         "--preset",
-        choices=list(PRESETS),
+        PRESETS,
         default="seed",
         help="a method, whose options apply unless they are given: seed is MINER_pl's, paper that of the MINER paper; "
         "best fits better and faster",
@@ -145,50 +121,58 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def _add_signal(parser: ArgumentParser) -> None:
+def _add_signal(parser: OneLineParser) -> None:
     add = parser.add_argument
-    add("--task", choices=list(TASKS), default="image", help="what the signal is")
-    add("--path", type=str, help="the picture or occupancy grid to fit")
+    add_choice(parser, "--task", TASKS, default="image", help="what the signal is")
+    add("--path", type=text, help="the picture or occupancy grid to fit")
     add(
         "--input_size",
-        type=int,
+        type=whole_number(1, _MOST_PIXELS),
         nargs="+",
         help="size to resize a picture to before fitting: W H, or one number for a square. For a volume, the size of "
         "its file: W H D, or one number for a cube (default: the file's own size)",
     )
 
 
-def _add_pyramid(parser: ArgumentParser) -> None:
+def _add_pyramid(parser: OneLineParser) -> None:
     add = parser.add_argument
-    add("--n_scales", type=int, default=1, help="levels of the pyramid; 4 or 5 for pictures of 4 to 24 megapixels")
     add(
+        "--n_scales",
+        type=whole_number(1, 64),
+        default=1,
+        help="levels of the pyramid; 4 or 5 for pictures of 4 to 24 megapixels",
+    )
+    add_choice(
+        parser,
         "--pyr",
-        choices=["laplacian", "gaussian"],
+        ["laplacian", "gaussian"],
         default="laplacian",
         help="what finer levels learn: the residual or the signal",
     )
     add(
         "--patch_size",
-        type=int,
+        type=whole_number(1, _MOST_PIXELS),
         nargs="+",
         default=[32, 32],
-        help="pixels of a block: W H (W H D), or one number; smaller blocks suit finer detail",
+        help="pixels of a block: W H (W H D), or one number; smaller blocks suit finer detail; 16 for volumes",
     )
 
 
-def _add_networks(parser: ArgumentParser) -> None:
+def _add_networks(parser: OneLineParser) -> None:
     add = parser.add_argument
-    add_flag(parser, "use_pe", "encode positions by sines and cosines; fits better, and with fewer layers")
-    add("--n_freq", type=int, default=4, help="frequencies of the encoding; larger blocks need more")
-    add(
+    add_flag(parser, "--use_pe", "encode positions by sines and cosines; fits better, and with fewer layers")
+    add("--n_freq", type=whole_number(1, 64), default=4, help="frequencies of the encoding; larger blocks need more")
+    add_choice(
+        parser,
         "--frequencies",
-        choices=["octaves", "harmonics"],
+        ["octaves", "harmonics"],
         default="octaves",
         help="spacing of the encoding's frequencies: 1, 2, 4, ... or, better, 3, 6, 9, ... radians over half a block",
     )
-    add(
+    add_choice(
+        parser,
         "--arch",
-        choices=list(ARCHITECTURES),
+        ARCHITECTURES,
         default="gaussian",
         help="hidden activations: gaussian, with a sine or sigmoid output; centred, Gaussians minus 1/2, which learn "
         "faster; sine, with a linear output (SIREN); gabor, products with Gabor filters of the positions (a "
@@ -196,111 +180,136 @@ def _add_networks(parser: ArgumentParser) -> None:
     )
     add(
         "--omega",
-        type=float,
+        type=positive(),
         help="frequency of --arch sine (default: 150 for images, 30 for volumes), or scale of the initial frequencies "
         "of --arch gabor (10, 5), which fits pictures well with --lr 6e-2 --betas 0.8 0.99",
     )
-    add(
+    add_choice(
+        parser,
         "--weight_sharing",
-        choices=["none", "copy", "inherit"],
+        ["none", "copy", "inherit"],
         default="none",
         help="what networks start from: none, random weights; copy, the weights of the coarser network at that place, "
         "halved for images; inherit, its features exactly (finer levels then have a wider encoding)",
     )
-    add("--n_layers", type=int, default=4, help="linear layers of a network; 3 are enough with --use_pe")
-    add("--n_hidden", type=int, default=20, help="units of a hidden layer")
-    add("--a", type=float, default=0.1, help="initial width of the activations")
+    add(
+        "--n_layers",
+        type=whole_number(2, 100),
+        default=4,
+        help="linear layers of a network; 3 are enough with --use_pe",
+    )
+    add("--n_hidden", type=whole_number(1, 4096), default=20, help="units of a hidden layer")
+    add("--a", type=positive(), default=0.1, help="initial width of the activations")
 
 
-def _add_training(parser: ArgumentParser) -> None:
+def _add_training(parser: OneLineParser) -> None:
     add = parser.add_argument
     add(
         "--num_epochs",
-        type=int,
+        type=whole_number(1, _MOST_EPOCHS),
         nargs="+",
         default=[500],
         help="epochs of each level, coarsest first; the first value is repeated for coarser levels that are not listed",
     )
-    add("--batch_size", type=int, default=256, help="points of a block in a batch, at most as many as a patch has")
-    add("--lr", type=float, default=3e-2, help="learning rate; it falls to a thirtieth along a cosine over each level")
+    add("--batch_size", type=whole_number(1), default=256, help="points of a block in a batch; all of a smaller patch")
     add(
+        "--lr",
+        type=positive(),
+        default=3e-2,
+        help="learning rate; it falls to a thirtieth along a cosine over each level",
+    )
+    add_choice(
+        parser,
         "--optimizer",
-        choices=["radam", "adam", "nradam"],
+        ["radam", "adam", "nradam"],
         default="radam",
         help="optimizer; nradam is RAdam with Nesterov's momentum",
     )
     add(
         "--betas",
-        type=float,
+        type=kind(float, lambda beta: 0 <= beta < 1, "a number from 0 to below 1"),
         nargs="+",
         default=[0.9, 0.999],
         help="decay of the optimizer's two moments; 0.8 0.99 suits fits of a few hundred steps",
     )
     add(
         "--val_freq",
-        type=int,
+        type=whole_number(1, _MOST_EPOCHS),
         default=50,
         help="epochs between validations, after which converged blocks stop training",
     )
     add(
         "--loss_thr",
-        type=float,
+        type=not_negative(),
         default=1e-4,
         help="mean square error up to which a block needs no network, or no training: 1e-4 is 40 dB; 5e-3 for volumes",
     )
     add(
         "--stop_ratio",
-        type=float,
+        type=not_negative(),
         default=1.0,
         help="fraction of loss_thr at which a block stops training; below 1, networks go on improving",
     )
-    add("--target_psnr", type=float, help="PSNR in dB at which a run ends, checked after every validation")
-    add("--target_iou", type=float, help="the same for a volume: its IoU")
+    add("--target_psnr", type=positive(1000), help="PSNR in dB at which a run ends, checked after every validation")
+    add("--target_iou", type=positive(1), help="the same for a volume: its IoU")
     add(
         "--max_seconds",
-        type=float,
+        type=positive(1e9),
         help="time after which a run ends, at the next validation; finer levels are left without networks",
     )
-    add("--seed", type=int, default=0, help="random seed of the initial weights and of the order of points")
-
-
-def _add_run(parser: ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--exp_name", type=str, default="exp", help="checkpoints go to ckpts/EXP_NAME, curves to logs/EXP_NAME")
-    add_flag(parser, "overwrite", "replace an earlier run of the same name")
-    add_flag(
-        parser, "resume", "continue an interrupted run of the same name and options; it ends as if it had never stopped"
+    add(
+        "--seed",
+        type=whole_number(0, 2**63 - 1),
+        default=0,
+        help="random seed of the initial weights and of the order of points",
     )
-    add_flag(parser, "dry_run", "only print the most blocks, parameters and memory that the run can take")
+
+
+def _add_run(parser: OneLineParser) -> None:
+    add = parser.add_argument
+    add("--exp_name", type=text, default="exp", help="checkpoints go to ckpts/EXP_NAME, curves to logs/EXP_NAME")
+    add_flag(parser, "--overwrite", "replace an earlier run of the same name")
+    add_flag(
+        parser,
+        "--resume",
+        "continue an interrupted run of the same name and options; it ends as if it had never stopped",
+    )
+    add_flag(parser, "--dry_run", "only print the most blocks, parameters and memory that the run can take")
     add(
         "--save_every",
-        type=float,
-        default=300,
+        type=not_negative(1e9),
+        default=300.0,
         help="seconds between saves within a level, in addition to every validation",
     )
-    add_flag(parser, "log_image", "show pictures of every validation in TensorBoard")
+    add_flag(parser, "--log_image", "show pictures of every validation in TensorBoard")
     add(
         "--b_chunks",
-        type=int,
+        type=whole_number(1),
         default=16384,
         help="blocks evaluated at once in validation and decoding; fewer save memory",
     )
     add_backend_option(parser)
-    add(
+    add_choice(
+        parser,
         "--accelerator",
-        choices=["auto", "cpu", "gpu", "mps"],
+        ["auto", "cpu", "gpu", "mps"],
         default="auto",
         help="where to train; auto is a CUDA GPU, or else the CPU",
     )
-    add("--devices", type=int, default=1, help="processes that share the blocks; each has a device of its own")
+    add(
+        "--devices",
+        type=whole_number(1, 1024),
+        default=1,
+        help="processes that share the blocks; each has a device of its own",
+    )
     add(
         "--max_memory",
-        type=float,
+        type=positive(1e6),
         help="GiB of memory for each process; levels that do not fit are kept in mapped files (default: what is free)",
     )
     add(
         "--max_blocks",
-        type=int,
+        type=whole_number(1),
         help="blocks trained at once on each device; the others wait (default: as many as fit)",
     )
 
@@ -308,39 +317,52 @@ def _add_run(parser: ArgumentParser) -> None:
 def parse_options(argv: list[str]) -> Namespace:
     """Options from a command line, checked; an empty one means the quickstart.
 
+    What is given wins over the preset, the command line over a config. A batch that is not given has at most as many
+    points as a patch.
+
     Errors
         InputError that names the option and its value
     """
     if not argv:
         argv = ["--config", str(QUICKSTART), "--path", os.path.relpath(ROOT / "images" / "pluto.png")]
     parser = make_parser()
-    given = vars(parser.parse_args(argv, defaults=False))
-    path = given.pop("config", None)
-    config = {} if path is None else read_config(path)
-    given = config | {name: value for name, value in given.items() if value is not None}
-    options = parser.parse_object(given)
-    options = parser.parse_object(PRESETS[options.preset][options.task] | given)
+    given = parser.parse_given(argv)
+    if "config" in given:
+        given = read_config(parser, given["config"]) | given
+    defaults = parser.defaults()
+    method = defaults | given
+    options = Namespace(**defaults | PRESETS[method["preset"]][method["task"]] | given)
     check_options(options)
+    patch_size = per_axis(options.patch_size, TASKS[options.task].n_dims)
+    n_points = math.prod(patch_size)
+    if options.batch_size > n_points and "batch_size" in given:
+        patch = f"a patch of {size_text(patch_size)} has {n_points} points"
+        raise InputError(f"--batch_size {options.batch_size}: {patch}; use at most that many")
+    options.batch_size = min(options.batch_size, n_points)
     return options
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """Options from a YAML file; a single number does for a list."""
+def read_config(parser: OneLineParser, path: str) -> dict[str, Any]:
+    """Options from a YAML file: `n_scales: 4` stands for `--n_scales 4`, and a single number does for a list."""
+    check_file(Path(path), _MOST_CONFIG)
     try:
-        config = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        config = yaml.load(Path(path).read_text(), yaml.BaseLoader)  # whose values are text: options have types already
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"--config {path} cannot be read ({one_line(error)})") from error
     if not isinstance(config, dict):
         raise InputError(f"--config {path} holds no options: write lines such as 'n_scales: 4'")
-    known = vars(make_parser().get_defaults()).keys() - {"config"}
+    known, argv = parser.defaults().keys() - {"config"}, []
     for name, value in config.items():
         if name not in known:
             raise InputError(f"--config {path}: {name} is not an option (see --help)")
-        if value is None:
-            raise InputError(f"--config {path}: {name} has no value")
-        if name in _LISTS and isinstance(value, int):
-            config[name] = [value]
-    return config
+        words = value if isinstance(value, list) else [value]
+        if not words or any(not isinstance(word, str) or word.startswith("--") for word in words):
+            raise InputError(f"--config {path}: {name} must be a value, or a list of values")
+        argv += [f"--{name}", *words] if len(words) > 1 else [f"--{name}={words[0]}"]
+    try:
+        return parser.parse_given(argv)
+    except InputError as error:
+        raise InputError(f"--config {path}: {error}") from error
 
 
 def recorded_options(options: Namespace) -> dict[str, Any]:
@@ -361,65 +383,29 @@ def dump_options(recorded: dict[str, Any]) -> str:
 
 
 def check_options(options: Namespace) -> None:
-    """InputError for values that no signal can be fitted with."""
+    """InputError for values that do not go together, or with this machine."""
+    task = TASKS[options.task]
     if options.path is None:
         raise InputError("--path is missing: it names what to fit (an empty command line fits a picture that ships)")
     if not re.fullmatch(r"\w[\w.+=-]{0,99}", options.exp_name):
         raise InputError(f"--exp_name {options.exp_name!r}: use up to 100 letters, digits and ._+=-")
-    task = TASKS[options.task]
-    _check_numbers(options)
-    _check_sizes(options, task)
-    _check_epochs(options)
+    for name in ("input_size", "patch_size"):
+        values = getattr(options, name)
+        if values is not None and len(values) not in (1, task.n_dims):
+            given = " ".join(map(str, values))
+            raise InputError(f"--{name} {given}: {task.signal} takes {task.size_order}, or one number for all")
+    if len(options.betas) != 2:
+        raise InputError(f"--betas {' '.join(map(str, options.betas))}: must be two numbers from 0 to below 1")
+    n_epochs, n_scales = len(options.num_epochs), options.n_scales
+    if n_epochs > n_scales:
+        given = " ".join(map(str, options.num_epochs))
+        raise InputError(f"--num_epochs {given}: {n_epochs} values for --n_scales {n_scales}; give at most {n_scales}")
     for other in TASKS.values():
         if other is not task and (value := target_of(options, other)) is not None:
             raise InputError(f"--target_{other.metric_name} {value}: {task.signal} has --target_{task.metric_name}")
     if options.arch == "gabor" and options.use_pe:
         raise InputError("--arch gabor: it takes positions without an encoding; use --use_pe false")
     device_of(options.accelerator)
-
-
-def _check_numbers(options: Namespace) -> None:
-    for name, least in _LEAST.items():
-        if getattr(options, name) is not None and getattr(options, name) < least:
-            raise InputError(f"--{name} {getattr(options, name)}: must be at least {least}")
-    for name in _POSITIVE:
-        value = getattr(options, name)
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise InputError(f"--{name} {value}: must be a positive number")
-    for name in _NOT_NEGATIVE:
-        value = getattr(options, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"--{name} {value}: must be zero or a positive number")
-    if options.seed >= 2**63:
-        raise InputError(f"--seed {options.seed}: must be less than 2^63")
-    if len(options.betas) != 2 or not all(0 <= beta < 1 for beta in options.betas):
-        raise InputError(f"--betas {' '.join(map(str, options.betas))}: must be two numbers from 0 to below 1")
-
-
-def _check_sizes(options: Namespace, task: Task) -> None:
-    for name in ("input_size", "patch_size"):
-        values = getattr(options, name)
-        if values is None:
-            continue
-        given = " ".join(map(str, values)) or "without a number"
-        if len(values) not in (1, task.n_dims):
-            raise InputError(f"--{name} {given}: {task.signal} takes {task.size_order}, or one number for all")
-        if not 1 <= min(values) <= max(values) <= _MOST_PIXELS:
-            raise InputError(f"--{name} {given}: sizes must be between 1 and {_MOST_PIXELS}")
-    patch_size = per_axis(options.patch_size, task.n_dims)
-    n_points = math.prod(patch_size)
-    if options.batch_size > n_points:
-        patch = f"a patch of {size_text(patch_size)} has {n_points} points"
-        raise InputError(f"--batch_size {options.batch_size}: {patch}; use at most that many")
-
-
-def _check_epochs(options: Namespace) -> None:
-    given, n_scales = " ".join(map(str, options.num_epochs)), options.n_scales
-    if min(options.num_epochs, default=0) < 1:
-        raise InputError(f"--num_epochs {given}: every level needs at least 1")
-    if len(options.num_epochs) > n_scales:
-        n_given = len(options.num_epochs)
-        raise InputError(f"--num_epochs {given}: {n_given} values for --n_scales {n_scales}; give at most {n_scales}")
 
 
 def target_of(options: Namespace, task: Task) -> float | None:

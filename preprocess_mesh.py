@@ -1,17 +1,21 @@
 """Mesh -> occupancy grid, for train.py --task mesh."""
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
-from jsonargparse import Namespace
 
 from datasets.occupancy import write_occupancy
 from datasets.voxelize import load_mesh, voxelize
-from opt import OneLineParser, add_flag
+from utils.cli import MOST, OneLineParser, add_flag, kind, text, whole_number
 from utils.errors import InputError, run_command
 from utils.frame import Frame
 from utils.memory import available_memory
+
+
+def _is_odd_cube(number: int) -> bool:
+    return 1 <= number <= MOST and round(number ** (1 / 3)) ** 3 == number and number % 2 == 1
 
 
 def make_parser() -> OneLineParser:
@@ -20,24 +24,28 @@ def make_parser() -> OneLineParser:
         description="Write occupancy/NAME_N.npy, the N^3 voxels of the mesh's bounding box, widened by 1.02.",
     )
     add = parser.add_argument
-    add("--path", type=str, help="the mesh: any file that trimesh reads")
-    add("--N", type=int, default=512, help="voxels along each axis")
-    add("--M", type=int, default=1, help="samples a voxel, an odd cube (1, 27, 125, ...); more give a smoother surface")
-    add("--T", type=int, default=1, help="repeats, odd, each along another axis; the majority decides. For open meshes")
-    add_flag(parser, "overwrite", "replace an earlier file of the same name")
+    add("--path", type=text, help="the mesh: any file that trimesh reads")
+    add("--N", type=whole_number(1, 2**20), default=512, help="voxels along each axis")
+    add(
+        "--M",
+        type=kind(int, _is_odd_cube, "an odd cube, such as 1, 27, 125 or 343"),
+        default=1,
+        help="samples a voxel, an odd cube (1, 27, 125, ...); more give a smoother surface",
+    )
+    add(
+        "--T",
+        type=kind(int, lambda number: 1 <= number <= 255 and number % 2, "an odd number up to 255, such as 1 or 3"),
+        default=1,
+        help="repeats, odd, each along another axis; the majority decides. For open meshes",
+    )
+    add_flag(parser, "--overwrite", "replace an earlier file of the same name")
     return parser
 
 
 def check_options(options: Namespace) -> None:
-    """InputError for values out of range."""
+    """InputError for a mesh that is not named, or a grid that memory does not hold."""
     if options.path is None:
         raise InputError("--path is missing; name a mesh")
-    if options.N < 1:
-        raise InputError(f"--N {options.N}: must be at least 1")
-    if options.M < 1 or round(options.M ** (1 / 3)) ** 3 != options.M or options.M % 2 == 0:
-        raise InputError(f"--M {options.M}: must be an odd cube; use 1, 27, 125 or 343")
-    if not 1 <= options.T <= 255 or options.T % 2 == 0:
-        raise InputError(f"--T {options.T}: must be an odd number up to 255; use 1 or 3")
     n_voxels = options.N**3
     n_bytes = n_voxels // 4 + (2 * n_voxels if options.T > 1 else 0)  # the bits twice; votes, and those of a repeat
     free = available_memory()

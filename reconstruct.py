@@ -1,6 +1,7 @@
 """Checkpoints -> picture, volume or mesh: any level or crop of it, between the pixels too, and its blocks."""
 
 import sys
+from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -9,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jsonargparse import Namespace
 from torch import Tensor
 
 from datasets.tasks import task_of
 from datasets.writers import check_picture_path, held_bytes, open_array, write_rows
 from models.miner import MINER, WINDOW_VALUES
-from opt import OneLineParser, add_backend_option, add_flag, device_of
+from opt import device_of
 from utils.checkpoint import write_aside
+from utils.cli import OneLineParser, add_backend_option, add_choice, add_flag, text, whole_number
 from utils.errors import InputError, run_command, size_text
 from utils.figures import draw_blocks
 from utils.memory import available_memory, used_memory
@@ -36,28 +37,44 @@ _MARGIN = 2**26  # bytes that libraries take which are loaded later
 def make_parser() -> OneLineParser:
     parser = OneLineParser(prog="reconstruct.py", description="Decode a fit from its checkpoints.")
     add = parser.add_argument
-    add("ckpts", type=str, help="folder of the run, ckpts/EXP_NAME")
+    add("ckpts", type=text, help="folder of the run, ckpts/EXP_NAME")
     add(
         "--out",
-        type=str,
+        type=text,
         help="a picture: .png, .jpg, .tif, .zarr; a volume: .npy, or its mesh: .ply, .obj, .glb, .stl",
     )
-    add("--level", type=int, help="level of the pyramid, 0 is the finest (default: the finest of the fit)")
-    add("--crop", type=int, nargs="+", help="decode only X Y W H (a volume: X Y Z W H D), in pixels of the level")
-    add("--scale", type=int, default=1, help="samples a pixel along each axis; above 1, also between the pixels")
-    add("--original", type=str, help="what was fitted, to compare with: the picture; the mesh, or its occupancy file")
-    add("--b_chunks", type=int, default=16384, help="blocks evaluated at once, at most; fewer save memory")
-    add_flag(parser, "dry_run", "only print how much memory decoding can take")
+    add(
+        "--level",
+        type=whole_number(0, 63),
+        help="level of the pyramid, 0 is the finest (default: the finest of the fit)",
+    )
+    add(
+        "--crop",
+        type=whole_number(0),
+        nargs="+",
+        help="decode only X Y W H (a volume: X Y Z W H D), in pixels of the level",
+    )
+    add(
+        "--scale",
+        type=whole_number(1, _MOST_SCALE),
+        default=1,
+        help="samples a pixel along each axis; above 1, also between the pixels",
+    )
+    add("--original", type=text, help="what was fitted, to compare with: the picture; the mesh, or its occupancy file")
+    add("--b_chunks", type=whole_number(1), default=16384, help="blocks evaluated at once, at most; fewer save memory")
+    add_flag(parser, "--dry_run", "only print how much memory decoding can take")
     add_backend_option(parser)
-    add("--accelerator", choices=["cpu", "gpu", "mps"], default="cpu", help="where to decode")
+    add_choice(parser, "--accelerator", ["cpu", "gpu", "mps"], default="cpu", help="where to decode")
 
     # pictures
-    add_flag(parser, "blocks", "outline the blocks that have a network")
-    add("--bits", type=int, choices=[8, 16], help="bits a channel of --out (default: those of the fitted picture)")
-    add_flag(parser, "no_alpha", "leave the alpha channel out")
+    add_flag(parser, "--blocks", "outline the blocks that have a network")
+    add_choice(
+        parser, "--bits", [8, 16], read=int, help="bits a channel of --out (default: those of the fitted picture)"
+    )
+    add_flag(parser, "--no_alpha", "leave the alpha channel out")
 
     # volumes
-    add_flag(parser, "field", "write the field itself to .npy, not field > 1/2")
+    add_flag(parser, "--field", "write the field itself to .npy, not field > 1/2")
     return parser
 
 
@@ -69,10 +86,6 @@ def main() -> None:
         raise InputError(f"--scale {options.scale}: has no original to compare with; use --scale 1")
     if None not in (options.original, options.out) and Path(options.out).resolve() == Path(options.original).resolve():
         raise InputError(f"--out {options.out}: is the original itself; choose another name")
-    if options.b_chunks < 1:
-        raise InputError(f"--b_chunks {options.b_chunks}: must be at least 1")
-    if not 1 <= options.scale <= _MOST_SCALE:
-        raise InputError(f"--scale {options.scale}: must be between 1 and {_MOST_SCALE}")
     model = MINER.load(options.ckpts, device_of(options.accelerator), options.backend)
     level = model.finest if options.level is None else options.level
     if options.level is None and level > 0:

@@ -6,11 +6,11 @@ _STARTED = time.perf_counter()
 
 import gc
 import sys
+from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from jsonargparse import Namespace
 
 from datasets.sources import Source
 from datasets.store import Store, map_levels, read_levels, write_levels

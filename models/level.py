@@ -61,7 +61,7 @@ class Level:
         }
 
     def check(self, size: tuple[int, ...], n_channels: int) -> None:
-        """TypeError if the level does not have this size and number of channels."""
+        """TypeError if the level does not have this size and number of channels, or cannot be evaluated."""
         if self.size != size or len(self.patch_size) != len(size) or min(self.patch_size) < 1:
             raise TypeError(f"size {self.size} and patch {self.patch_size} where the level is {size}")
         n_grid = prod(grid_shape(size, self.patch_size))
@@ -70,6 +70,9 @@ class Level:
         n_in = encoded_width(len(size), self.frequencies)
         if (self.network.shape.n_in, self.network.shape.n_out) != (n_in, n_channels):
             raise TypeError(f"network {self.network.shape} for {n_in} inputs and {n_channels} channels")
+        filled = (tensor for tensor in self.network.state_dict().values() if tensor.numel())
+        if not all(bound.isfinite() for tensor in filled for bound in tensor.aminmax()):  # which takes no memory
+            raise TypeError("parameters that are not finite numbers")
 
     def record(self) -> dict[str, Any]:
         """Plain data, from which `from_record` rebuilds the level."""

@@ -298,7 +298,7 @@ def test_what_reconstruct_writes_and_prints_does_not_depend_on_the_windows(
             ["--out", "x.png", "--crop", "90", "0", "20", "20"],
             "--crop 90 0 20 20: X Y W H must lie inside the level, which is 100x75",
         ),
-        (["--out", "x.png", "--scale", "0"], "--scale 0: must be between 1 and 128"),
+        (["--out", "x.png", "--scale", "0"], "--scale 0: must be a whole number from 1 to 128"),
         (
             ["--out", "x.png", "--original", str(ASTRONAUT), "--scale", "2"],
             "--scale 2: has no original to compare with; use --scale 1",

@@ -114,7 +114,7 @@ def test_shrinking_takes_the_mean_of_the_pixels(tmp_path):
     ("name", "content", "message"),
     [
         ("missing.png", None, "no such file"),
-        ("empty.png", b"", "is empty"),
+        ("empty.png", b"", "empty.png is empty"),
         ("text.jpg", b"hello", "is not a readable picture"),
         ("broken.tif", b"II*\0\xff\xff\xff\xff", "is not a readable TIFF"),
         ("short.tif", b"II*\0", "is not a readable TIFF"),

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import KERNEL_CASES, KERNEL_OPTIMIZERS, ROOT, kernel_problem, random_network, worst_error
 
-from models.ops import choose_backend, fused_cpu, reference
+from models.ops import _note, choose_backend, fused_cpu, reference
 from models.ops.optimizers import make_optimizer, select_blocks
 from models.shape import NetworkShape
 from utils.errors import InputError
@@ -155,7 +156,7 @@ def test_large_phases_of_the_sine_are_taken_like_any_other():
 
 def test_without_the_compiler_auto_takes_the_reference_and_says_why(monkeypatch, capsys):
     shape = NetworkShape(n_in=2, n_out=1, n_layers=2, n_hidden=5, output="sine")
-    fused_cpu.prepare.cache_clear()
+    fused_cpu._library.cache_clear()
     monkeypatch.setattr(fused_cpu, "version", lambda _: (_ for _ in ()).throw(ImportError))
     assert choose_backend("auto", [shape], "cpu") is reference
     said = capsys.readouterr().err
@@ -164,6 +165,43 @@ def test_without_the_compiler_auto_takes_the_reference_and_says_why(monkeypatch,
     with pytest.raises(InputError, match=r"--backend fused: .*ziglang.*use --backend reference"):
         choose_backend("fused", [shape], "cpu")
     assert choose_backend("reference", [shape], "cpu") is reference
+    fused_cpu._library.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        ("In file included:\nx.c:3:1: error: unknown type\n  flaot x;\n", "failed: x.c:3:1: error: unknown type"),
+        ("Traceback (most recent call last):\n  File 1\nFileNotFoundError: zig\n", "failed: FileNotFoundError: zig"),
+        ("", "failed: it does not say why"),
+    ],
+)
+def test_a_compiler_that_fails_is_asked_once_and_its_complaint_is_one_line(
+    tmp_path, monkeypatch, capsys, printed, reason
+):
+    shape = NetworkShape(n_in=2, n_out=1, n_layers=2, n_hidden=5, output="sine")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(fused_cpu, "_processor", lambda: "any")
+    monkeypatch.setattr(fused_cpu.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr=printed))
+    monkeypatch.setattr("models.ops._note", _note.__wrapped__)  # which prints a note once
+    fused_cpu._library.cache_clear()
+    for _ in range(2):
+        assert choose_backend("auto", [shape], "cpu") is reference
+    fused_cpu._library.cache_clear()
+    compiling, *notes = capsys.readouterr().err.splitlines()
+    assert compiling.startswith("compiling the kernel")
+    assert len(notes) == 2
+    assert all(note.startswith("note: using the reference backend") and reason in note for note in notes)
+    assert "Traceback" not in notes[0]
+
+
+def test_without_a_place_for_kernels_auto_takes_the_reference(tmp_path, monkeypatch, capsys):
+    shape = NetworkShape(n_in=2, n_out=1, n_layers=2, n_hidden=5, output="sine")
+    monkeypatch.setattr(fused_cpu, "_cache", lambda: tmp_path / "nowhere")
+    fused_cpu._library.cache_clear()
+    assert choose_backend("auto", [shape], "cpu") is reference
+    fused_cpu._library.cache_clear()
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_gabor_filters_are_left_to_the_reference():

@@ -136,6 +136,26 @@ def test_a_checkpoint_with_anything_in_it_decodes_to_its_size_or_is_refused(tmp_
     assert decoded is None or decoded.shape == (3, 75, 100)
 
 
+@pytest.mark.parametrize("name", ["weight.0", "bias.1", "amplitude"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_parameters_that_are_not_numbers_are_refused(command, copy, small_run, tmp_path, name, value):
+    record = load_level(small_run / "l0.ckpt")
+    record["network"][name][3] = value
+    save_level(copy / "l0.ckpt", record)
+    outcome = command("reconstruct.py", copy, "--out", tmp_path / "x.png")
+    reason = "is not consistent (parameters that are not finite numbers); fit it again"
+    assert outcome.status == f"error: {copy / 'l0.ckpt'} {reason}"
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("name", ["l0.ckpt", "l2.ckpt"])
+def test_a_checkpoint_that_is_a_pipe_is_not_waited_for(copy, name):
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises(InputError, match=f"{name} is not a file, but a pipe or a device"):
+        MINER.load(copy)
+
+
 @fuzz
 @given(data=st.data())
 def test_swapped_tensors_decode_to_the_size_or_are_refused(copy, small_run, data):
@@ -243,7 +263,7 @@ values = st.one_of(
 
 @fuzz
 @given(
-    name=st.sampled_from(sorted(vars(make_parser().get_defaults()).keys() - {"config"})),
+    name=st.sampled_from(sorted(make_parser().defaults().keys() - {"config"})),
     given_values=st.lists(values, min_size=1, max_size=3),
 )
 def test_options_are_taken_or_refused_in_one_line(name, given_values):

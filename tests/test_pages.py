@@ -68,5 +68,5 @@ def test_the_processor_is_told_with_its_generation(tmp_path):
 
 def test_every_option_is_explained_in_the_usage():
     page = (ROOT / "docs" / "usage.md").read_text()
-    options = vars(make_parser().get_defaults())
+    options = make_parser().defaults()
     assert [name for name in options if f"`--{name}`" not in page] == []

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import random
+import re
+import shutil
 import signal
 import sys
 import time
@@ -11,13 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ASTRONAUT, SMALL_FIT, checkpoints
+from helpers import ASTRONAUT, SMALL_FIT, checkpoints, is_one_line
 
 import train
 from models.miner import MINER
 from training import run, trainer
 from training.stop import Enough
-from utils.checkpoint import level_path, load_level, load_state, part_paths, save_state, state_path
+from utils.checkpoint import level_path, load_level, load_state, part_paths, save_part, save_state, state_path
 
 N_KILLS = int(os.environ.get("KILLS", 5))
 FIT = [*SMALL_FIT, "--arch", "centred", "--optimizer", "nradam", "--val_freq", "20", "--save_every", "0"]
@@ -300,6 +302,111 @@ def test_a_state_that_does_not_fit_is_told_in_one_line(command, small_copy, tmp_
     outcome = command("train.py", *arguments, "--val_freq", "1", "--resume")
     assert "state.ckpt is not consistent" in outcome.error
     assert "Traceback" not in outcome.error
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "{}", '{"psnr": "high", "parameters": 3}', '{"psnr": NaN}', "[" * 3000],
+)
+def test_a_damaged_report_is_told_in_one_line_and_written_again(command, small_copy, text):
+    (small_copy / "metrics.json").write_text(text)
+    outcome = command("train.py", *SMALL_FIT, "--resume")
+    assert str(outcome.status).startswith("error: ckpts/small/metrics.json is ")
+    assert str(outcome.status).endswith("delete it, and --resume writes it again")
+    assert is_one_line(outcome.error)
+
+
+def test_a_report_that_is_deleted_is_written_again(command, small_copy):
+    before = json.loads((small_copy / "metrics.json").read_text())
+    (small_copy / "metrics.json").unlink()
+    assert command("train.py", *SMALL_FIT, "--resume").status == 0
+    assert json.loads((small_copy / "metrics.json").read_text())["psnr"] == before["psnr"]
+
+
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory) -> tuple[list[str], Path]:
+    """A command and the folder of its run, stopped inside the second part of its finest level."""
+    folder = tmp_path_factory.mktemp("stopped_run")
+    arguments = [*SMALL_FIT, "--num_epochs", "8", "--val_freq", "2", "--max_blocks", "20", "--backend", "reference"]
+    saves = run.save_state
+
+    def save_and_stop(ckpts, record):
+        saves(ckpts, record)
+        if record["level"] == 0 and record["span"][0] > 0:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(run, "save_state", save_and_stop)
+        patch.setattr(sys, "argv", ["train.py", *arguments])
+        with pytest.raises(SystemExit):
+            train.cli()
+    return arguments, folder / "ckpts"
+
+
+PART = "part000000000000.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value"),
+    [
+        ("state.ckpt", ["span"], 20),
+        ("state.ckpt", ["span"], [20]),
+        ("state.ckpt", ["span"], ["20", "35"]),
+        ("state.ckpt", ["span"], [35, 20]),
+        ("state.ckpt", ["span"], [20, 10**12]),
+        ("state.ckpt", ["span"], torch.arange(2)),
+        ("state.ckpt", ["level"], "0"),
+        ("state.ckpt", ["run"], torch.arange(2)),
+        ("state.ckpt", ["options", "num_epochs"], None),
+        ("state.ckpt", ["state"], None),
+        ("state.ckpt", ["state", "n_epochs_done"], "2"),
+        ("state.ckpt", ["state", "n_diverged"], None),
+        ("state.ckpt", ["state", "moments"], []),
+        ("state.ckpt", ["state", "silent"], torch.zeros(2, dtype=torch.bool)),
+        ("state.ckpt", ["state", "block_sums"], torch.zeros(2, 2)),
+        (PART, ["span"], [0]),
+        (PART, ["span"], [5, 20]),
+        (PART, ["span"], [0, 10**12]),
+        (PART, ["sums"], torch.zeros(3, 2)),
+        (PART, ["silent"], None),
+        (PART, ["epochs"], "many"),
+        (PART, ["network", "bias.0"], torch.zeros(20, 1, 3)),
+        (PART, ["network"], {}),
+    ],
+)
+def test_a_record_that_was_tampered_with_is_told_in_one_line(
+    command, stopped_run, tmp_path, monkeypatch, file, keys, value
+):
+    arguments, ckpts = stopped_run
+    shutil.copytree(ckpts, tmp_path / "ckpts")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "ckpts/small" / file
+    record = torch.load(path)
+    place = record
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    torch.save(record, path)
+    outcome = command("train.py", *arguments, "--resume")
+    assert isinstance(outcome.status, str)
+    assert re.match(r"error: .*(ckpts/small is not consistent|\.ckpt(:| is not consistent))", outcome.status)
+    assert is_one_line(outcome.status)
+    assert path.exists()
+
+
+def test_a_part_that_was_deleted_is_missed(command, stopped_run, tmp_path, monkeypatch):
+    arguments, ckpts = stopped_run
+    shutil.copytree(ckpts, tmp_path / "ckpts")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ckpts/small" / PART).rename(tmp_path / "part.ckpt")
+    outcome = command("train.py", *arguments, "--resume")
+    assert "state.ckpt is not consistent: delete it, and --resume continues" in outcome.status
+    state = load_state(tmp_path / "ckpts/small")
+    later = {name: state[name] for name in ("level", "run", "options")} | {"span": [20, 30]}
+    save_part(tmp_path / "ckpts/small", 20, later)
+    outcome = command("train.py", *arguments, "--resume")
+    assert "part000000000020.ckpt: the part before it is missing; delete it" in outcome.status
 
 
 def test_two_runs_of_one_name_exclude_each_other(command, tmp_path, monkeypatch):

@@ -1,5 +1,9 @@
-"""What the machine has: memory, devices, and errors that say that it has too little."""
+"""What the machine has: memory, devices, streams, and errors that say that it has too little."""
 
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +17,7 @@ from training.launch import place
 from training.module import LevelModule
 from training.stop import Enough
 from utils import memory
-from utils.errors import InputError, is_out_of_memory
+from utils.errors import InputError, is_out_of_memory, run_command
 from utils.metrics import psnr
 from utils.ranks import PeerLost, Ranks
 
@@ -89,6 +93,41 @@ def test_more_processes_than_devices_are_refused(monkeypatch):
         place(Ranks(), "gpu", 3)
     assert place(Ranks(rank=3, size=4, local_rank=1, n_local=2), "gpu", 2) == torch.device("cuda", 1)
     assert place(Ranks(), "cpu", 64) == torch.device("cpu")
+
+
+def ends(main: Callable[[], None]) -> int | str | None:
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    return end.value.code
+
+
+def test_where_the_reader_of_the_output_leaves_a_program_ends_in_silence(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert ends(lambda: print("a line")) == 141
+        monkeypatch.undo()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+def test_output_that_cannot_be_written_is_an_error(monkeypatch):
+    with open("/dev/full", "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert ends(lambda: print("a line")) == "error: the output: No space left on device"
+        monkeypatch.undo()
+
+
+def test_a_program_prints_in_vain_where_its_streams_are_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    run_command(lambda: sys.stderr.write("a line"))
+    streams = sys.stdout, sys.stderr
+    assert ends(lambda: sys.exit("error: a line")) == "error: a line"
+    monkeypatch.undo()
+    for stream in streams:
+        stream.close()
 
 
 class SinglePrecision(torch.Tensor):

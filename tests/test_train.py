@@ -1,10 +1,12 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,11 +16,15 @@ from helpers import ASTRONAUT, ROOT, SMALL_FIT, curves
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+import opt
+import preprocess_mesh
+import reconstruct
 import train
 from datasets.sources import read_picture
 from models.miner import MINER
 from opt import dump_options, parse_options, recorded_options
 from training.module import LevelModule
+from utils.errors import InputError
 from utils.metrics import psnr, ssim
 from utils.pyramid import pyramid, upsample_whole
 
@@ -341,36 +347,42 @@ GOOD = ["--path", str(ASTRONAUT), "--input_size", "64", "64"]
     ("arguments", "message"),
     [
         (["--path", "nowhere.png"], "nowhere.png: no such file"),
-        (["--path", "."], ". is not a file"),
+        (["--path", "."], ". is not a file, but a folder"),
+        (["--path", ""], "--path '': must be text that is not empty"),
+        (["--path", "/dev/zero"], "/dev/zero is not a file, but a pipe or a device"),
+        (["--path", "/proc/self/mem"], "/proc/self/mem is empty"),
         (["--exp_name", "x"], "--path is missing"),
         ([*GOOD, "--input_size", "64", "64", "64"], "--input_size 64 64 64: an image takes W H"),
-        ([*GOOD, "--input_size", "0", "64"], "--input_size 0 64: sizes must be between 1 and 1048576"),
-        ([*GOOD, "--patch_size", "-8"], "--patch_size -8: sizes must be between 1 and 1048576"),
+        ([*GOOD, "--input_size", "0", "64"], "--input_size 0: must be a whole number from 1 to 1,048,576"),
+        ([*GOOD, "--patch_size", "-8"], "--patch_size -8: must be a whole number from 1 to 1,048,576"),
         ([*GOOD, "--frobnicate"], "unrecognized arguments: --frobnicate"),
         ([*GOOD, "--num_epochs", "5", "5"], "2 values for --n_scales 1; give at most 1"),
-        ([*GOOD, "--num_epochs", "0"], "--num_epochs 0: every level needs at least 1"),
-        ([*GOOD, "--num_epochs", "many"], "num_epochs"),
-        ([*GOOD, "--n_scales", "0"], "--n_scales 0: must be at least 1"),
+        ([*GOOD, "--num_epochs", "0"], "--num_epochs 0: must be a whole number from 1 to 10,000,000"),
+        ([*GOOD, "--num_epochs", "many"], "--num_epochs many: must be a whole number"),
+        ([*GOOD, "--n_scales", "0"], "--n_scales 0: must be a whole number from 1 to 64"),
         ([*GOOD, "--n_scales", "30"], "--n_scales 30: a signal of 64x64 has at most 7 levels"),
-        ([*GOOD, "--n_scales", "2.5"], "--n_scales: Expected a int. Got value: 2.5"),
-        ([*GOOD, "--patch_size", "8"], "--batch_size 256: a patch of 8x8 has 64 points"),
-        ([*GOOD, "--lr", "nan"], "--lr"),
-        ([*GOOD, "--lr", "inf"], "--lr"),
-        ([*GOOD, "--lr", "-1"], "--lr -1.0: must be a positive number"),
-        ([*GOOD, "--loss_thr", "-1"], "--loss_thr -1.0: must be zero or a positive number"),
-        ([*GOOD, "--n_layers", "1"], "--n_layers 1: must be at least 2"),
-        ([*GOOD, "--pyr", "cubist"], "--pyr: invalid choice: 'cubist'"),
+        ([*GOOD, "--n_scales", "2.5"], "--n_scales 2.5: must be a whole number from 1 to 64"),
+        ([*GOOD, "--patch_size", "8", "--batch_size", "65"], "--batch_size 65: a patch of 8x8 has 64 points"),
+        ([*GOOD, "--n_hidden", "1000000000"], "--n_hidden 1000000000: must be a whole number from 1 to 4,096"),
+        ([*GOOD, "--use_pe", "maybe"], "--use_pe maybe: must be true or false"),
+        ([*GOOD, "--target_psnr", "1001"], "--target_psnr 1001: must be a positive number, at most 1000"),
+        ([*GOOD, "--lr", "nan"], "--lr nan: must be a positive number, at most 1e+30"),
+        ([*GOOD, "--lr", "1e400"], "--lr 1e400: must be a positive number"),
+        ([*GOOD, "--lr", "-1"], "--lr -1: must be a positive number"),
+        ([*GOOD, "--loss_thr", "-1"], "--loss_thr -1: must be zero or a positive number"),
+        ([*GOOD, "--n_layers", "1"], "--n_layers 1: must be a whole number from 2 to 100"),
+        ([*GOOD, "--pyr", "cubist"], "--pyr cubist: must be laplacian or gaussian"),
         ([*GOOD, "--exp_name", "../up"], "--exp_name '../up'"),
         ([*GOOD, "--exp_name", ".."], "--exp_name '..'"),
         ([*GOOD, "--config", "nowhere.yaml"], "nowhere.yaml"),
-        ([*GOOD, "--config"], "--config"),
-        ([*GOOD, "--seed", "-1"], "--seed -1: must be at least 0"),
-        ([*GOOD, "--seed", str(2**64)], "must be less than 2^63"),
-        ([*GOOD, "--input_size", "4000000000", "4"], "--input_size 4000000000 4: sizes must be between 1 and 1048576"),
-        ([*GOOD, "--input_size", "6e1"], "--input_size: Expected a int. Got value: 60.0"),
+        ([*GOOD, "--config"], "--config expected one argument"),
+        ([*GOOD, "--seed", "-1"], "--seed -1: must be a whole number from 0"),
+        ([*GOOD, "--seed", str(2**63)], "must be a whole number from 0 to 9,223,372,036,854,775,807"),
+        ([*GOOD, "--input_size", "4000000000", "4"], "--input_size 4000000000: must be a whole number"),
+        ([*GOOD, "--input_size", "6e1"], "--input_size 6e1: must be a whole number"),
         ([*GOOD, "--betas", "0.9"], "--betas 0.9: must be two numbers from 0 to below 1"),
-        ([*GOOD, "--betas", "0.9", "1"], "--betas 0.9 1.0: must be two numbers"),
-        ([*GOOD, "--omega", "0"], "--omega 0.0: must be a positive number"),
+        ([*GOOD, "--betas", "0.9", "1"], "--betas 1: must be a number from 0 to below 1"),
+        ([*GOOD, "--omega", "0"], "--omega 0: must be a positive number"),
         (
             [*GOOD, "--arch", "gabor", "--use_pe"],
             "--arch gabor: it takes positions without an encoding; use --use_pe false",
@@ -381,7 +393,7 @@ GOOD = ["--path", str(ASTRONAUT), "--input_size", "64", "64"]
             "--backend fused: it has no gabor activations; use --backend ref",
         ),
         ([*GOOD, "--target_iou", "0.9"], "--target_iou 0.9: an image has --target_psnr"),
-        ([*GOOD, "--preset", "worst"], "--preset: invalid choice: 'worst'"),
+        ([*GOOD, "--preset", "worst"], "--preset worst: must be seed, paper or best"),
         ([*GOOD, "--task", "mesh"], "--input_size 64 64: a volume takes W H D, or one number"),
     ],
 )
@@ -392,6 +404,54 @@ def test_bad_input_is_told_in_one_line_and_leaves_nothing(command, tmp_path, mon
     assert message in outcome.error
     assert len(outcome.error.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_circle(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (make_pipe, "odd is not a file, but a pipe or a device"),
+        (make_circle, "odd: Too many levels of symbolic links"),
+        (Path.mkdir, "odd is not a file, but a folder"),
+        (Path.touch, "odd is empty"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--path", "--config"])
+def test_what_is_not_a_file_is_not_waited_for(command, tmp_path, monkeypatch, make, message, option):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "odd")
+    outcome = command("train.py", *GOOD, option, "odd")
+    assert outcome.status == f"error: {message}"
+
+
+@pytest.mark.parametrize("program", [opt, reconstruct, preprocess_mesh], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("value", ["9" * 40, "9" * 5000, "1e400", "-1e400", "nan", ""], ids=lambda value: value[:6])
+def test_no_option_takes_a_number_beyond_reason(program, value):
+    parser = program.make_parser()
+    defaults = parser.parse_args(["ckpts"] if program is reconstruct else [])
+    texts = {"config", "path", "exp_name", "ckpts", "out", "original"}
+    for name in vars(defaults).keys() - (texts if value else set()) - {"ckpts"}:
+        with pytest.raises(InputError, match=f"^--{name} .*: must be "):
+            parser.parse_args([f"--{name}={value}"])
+
+
+def test_the_patch_follows_the_task_and_the_batch_the_patch():
+    good = ["--path", "x"]
+    assert parse_options([*good, "--task", "mesh"]).patch_size == [16]
+    assert parse_options([*good]).patch_size == [32, 32]
+    small = parse_options([*good, "--preset", "best", "--patch_size", "8"])
+    assert small.batch_size == 64
+    assert parse_options([*good, "--preset", "best"]).batch_size == 128
+    assert recorded_options(small)["batch_size"] == 64, "what a run is resumed with"
+    with pytest.raises(InputError, match="--batch_size 128: a patch of 8x8 has 64 points; use at most that many"):
+        parse_options([*good, "--preset", "best", "--patch_size", "8", "--batch_size", "128"])
 
 
 def test_the_command_line_wins_over_a_config_in_any_order(tmp_path):
@@ -415,16 +475,27 @@ def test_what_is_given_wins_over_a_preset(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("num_epochs: null", "num_epochs has no value"),
-        ("num_epochs: []", "--num_epochs"),
-        ("patch_size: []", "--patch_size without a number"),
+        ("num_epochs: null", "--config bad.yaml: --num_epochs null: must be a whole number"),
+        ("num_epochs: []", "num_epochs must be a value, or a list of values"),
+        ("patch_size: {a: 1}", "patch_size must be a value, or a list of values"),
         ("frobnicate: 1", "frobnicate is not an option"),
         ("config: other.yaml", "config is not an option"),
-        ("lr: .nan", "--lr nan: must be a positive number"),
-        ("n_scales: many", "--n_scales: Expected a int. Got value: many"),
-        ("", "holds no options"),
+        ("lr: .nan", "--lr .nan: must be a positive number"),
+        ("n_scales: many", "--config bad.yaml: --n_scales many: must be a whole number from 1 to 64"),
+        ("betas: 0.9", "--betas 0.9: must be two numbers from 0 to below 1"),
+        ("patch_size: 16.0", "--patch_size 16.0: must be a whole number"),
+        ("betas: [0.9, --devices=2]", "betas must be a value, or a list of values"),
+        ("n_scales: [1, 2]", "unrecognized arguments: 2"),
+        ("n_scales: !!int ''", "--n_scales '': must be a whole number"),
+        ("path: ", "--path '': must be text that is not empty"),
+        (f"n_scales: {'9' * 5000}", "...: must be a whole number from 1 to 64"),
+        ("&a [*a]", "cannot be read"),
+        ("", "bad.yaml is empty"),
+        ("\n", "holds no options"),
         ("- 1", "holds no options"),
         ("{", "cannot be read"),
+        ("[" * 3000, "cannot be read"),
+        (" " * 2**20 + "a: 1", "1,048,576 are the most that is read"),
         ("\x00", "cannot be read"),
     ],
 )
@@ -474,7 +545,8 @@ def test_an_earlier_run_stays_until_there_is_something_in_its_place(command, tmp
     monkeypatch.chdir(tmp_path)
     assert command("train.py", *SMALL_FIT, "--num_epochs", 1).status == 0
     files = {path: path.read_bytes() for path in (tmp_path / "ckpts/small").iterdir()}
-    failed = command("train.py", *SMALL_FIT, "--overwrite", "--n_hidden", 10**9)
+    monkeypatch.setattr("training.level.fit_part", lambda *_: (_ for _ in ()).throw(MemoryError))
+    failed = command("train.py", *SMALL_FIT, "--overwrite", "--n_hidden", 21)
     assert "out of memory" in failed.error
     assert {path: path.read_bytes() for path in (tmp_path / "ckpts/small").iterdir()} == files
 
@@ -513,6 +585,14 @@ def test_an_empty_command_line_is_the_quickstart():
     options = parse_options([])
     assert options.exp_name == "quickstart"
     assert read_picture(options.path).values.shape == (1, 1024, 1024)
+
+
+def test_a_run_does_not_need_its_streams(tmp_path):
+    arguments = ["--path", ASTRONAUT, "--input_size", "32", "--num_epochs", "2", "--backend", "reference"]
+    command = shlex.join(map(str, [sys.executable, ROOT / "train.py", *arguments]))
+    done = subprocess.run(f"{command} <&- >&- 2>&-", shell=True, cwd=tmp_path)
+    assert done.returncode == 0
+    assert MINER.load(tmp_path / "ckpts/exp").finest == 0
 
 
 def test_errors_of_the_real_command_have_no_traceback(tmp_path):

@@ -173,7 +173,7 @@ TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
 @pytest.mark.parametrize(
     ("arguments", "content", "message"),
     [
-        (["--N", "0"], None, "--N 0: must be at least 1"),
+        (["--N", "0"], None, "--N 0: must be a whole number from 1 to 1,048,576"),
         (["--N", "9999"], None, "--N 9999: its voxels take 232.8 GiB"),
         (["--M", "2"], None, "--M 2: must be an odd cube"),
         (["--M", "8"], None, "--M 8: must be an odd cube"),

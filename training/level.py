@@ -18,10 +18,10 @@ from models.level import Level, refine
 from models.networks import make_network
 from models.shape import NetworkShape
 from training.part import Job, Part, fit_part
-from training.run import JOINING, Run
+from training.run import JOINING, Run, span_of
 from training.spec import LevelSpec
 from utils.checkpoint import level_path, load_level, load_part, part_path, state_path
-from utils.errors import InputError, Interrupted
+from utils.errors import InputError, Interrupted, one_line
 from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, as_numbers, map_raster, new_raster
 from utils.windows import row_ranges, whole
 
@@ -41,19 +41,33 @@ def fit_levels(job: Job, signals: list[Raster]) -> dict[str, Any]:
             fit_level(job, spec, target, level, reports)
             if job.stop():
                 raise Interrupted
-        record = load_level(level_path(job.run.ckpts, spec.index))
-        level = Level.from_record(record)
-        reports.append({"level": spec.index} | level.summary())
-        reports[-1] |= {
-            "epochs": record["epochs"],
-            "points_trained": record["block_epochs"] * prod(target.patch_size),
-            "diverged_blocks": record["diverged"],
-        }
+        level, report = read_level(job, spec, target)
+        reports.append(report)
         if spec.index > 0:
             level.network.to(job.device)
             coarse, quality = reconstruct(job, level, target, spec.index)
             reports[-1][job.metric.name] = quality if math.isfinite(quality) else None
     return {"levels": reports[::-1], "seconds": {"fit": time.perf_counter() - start}}
+
+
+def read_level(job: Job, spec: LevelSpec, target: LevelTarget) -> tuple[Level, dict[str, Any]]:
+    """A level from its checkpoint, and the report of it; InputError for a checkpoint that was tampered with."""
+    path = level_path(job.run.ckpts, spec.index)
+    record = load_level(path)
+    try:
+        level = Level.from_record(record)
+        level.check(target.signal.size, target.signal.n_channels)
+        return level, {
+            "level": spec.index,
+            **level.summary(),
+            "epochs": record["epochs"],
+            "points_trained": record["block_epochs"] * prod(target.patch_size),
+            "diverged_blocks": record["diverged"],
+        }
+    except Exception as error:  # whatever such a record leads to
+        raise InputError(
+            f"{path} is not consistent ({one_line(error)[:200]}); fit it again, with --overwrite"
+        ) from error
 
 
 def fit_level(
@@ -71,10 +85,11 @@ def fit_level(
     survey = survey_level(job, spec, target)
     active = survey.active.nonzero().squeeze(1)
     sums = survey.base_sums.double()
-    parts, run.parts = [load_part(path) for path in run.parts], []
+    parts, first = finished_parts(run, spec, len(active)), 0
     for part in parts:
-        sums[active[slice(*part["span"])]] = part["sums"].double()
-    first = parts[-1]["span"][1] if parts else 0
+        span = span_of(part)
+        sums[active[span.start : span.stop]] = part["sums"].double()
+        first = span.stop
     complete = not job.enough.why  # and the coarser levels are
     while first < len(active) and not job.enough.why:
         span = range(first, min(first + job.plan.max_blocks * ranks.size, len(active)))
@@ -103,11 +118,37 @@ def fit_level(
 
 def span_of_state(run: Run, first: int, n_active: int) -> range:
     """Which active blocks are in the part that was begun."""
-    start, stop = run.state["span"]
-    if not (start == first and start < stop <= n_active):
+    span = span_of(run.state)
+    if span.start != first or span.stop > n_active:
         path = state_path(run.ckpts)
         raise InputError(f"{path} is not consistent: delete it, and --resume continues after the last finished part")
-    return range(start, stop)
+    return span
+
+
+def finished_parts(run: Run, spec: LevelSpec, n_active: int) -> list[dict[str, Any]]:
+    """The parts of a level that are done, as `fit_part` has returned them.
+
+    Errors
+        InputError for a file that holds something else
+    """
+    paths, run.parts = run.parts, []
+    parts = [load_part(path) for path in paths]
+    for path, part in zip(paths, parts, strict=True):
+        try:
+            n_blocks = len(span_of(part))
+            with torch.device("meta"):
+                network = make_network(n_blocks, spec.shape)
+            network.load_state_dict(part["network"], assign=True)
+            sizes = tuple(part["sums"].shape), tuple(part["silent"].shape), part["silent"].dtype
+            if span_of(part).stop > n_active or sizes != ((n_blocks, 2), (n_blocks,), torch.bool):
+                raise ValueError(f"{n_blocks} of {n_active} blocks, {sizes}")
+            if not all(type(part[name]) is int for name in ("epochs", "block_epochs", "diverged")):
+                raise TypeError("counts that are not whole numbers")
+        except Exception as error:  # whatever a record that was tampered with leads to
+            raise InputError(
+                f"{path} is not consistent: delete it and the parts after it, and --resume fits them again"
+            ) from error
+    return parts
 
 
 def survey_level(job: Job, spec: LevelSpec, target: LevelTarget) -> Survey:

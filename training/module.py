@@ -156,8 +156,21 @@ class LevelModule(LightningModule):
         plain = ("survivors", "epochs_done", "block_sums", "silent")
         for name in (*plain, "n_epochs_done", "period_loss", "n_diverged", "block_epochs"):
             setattr(self, name, getattr(state, name))
-        if not (len(self.epochs_done) == self.twin.n_blocks and len(self.period_loss) == len(self.period)):
-            raise TypeError(f"{len(self.epochs_done)} blocks, {len(self.period_loss)} epochs")
+        n_blocks, n_training = self.network.n_blocks, self.twin.n_blocks
+        shapes = {
+            "block_sums": (n_blocks, 2),
+            "silent": (n_blocks,),
+            "epochs_done": (n_training,),
+            "period_loss": (len(self.period),),
+        }
+        for name, shape in shapes.items():
+            if tuple(getattr(self, name).shape) != shape:
+                raise TypeError(f"{name} {tuple(getattr(self, name).shape)}, and not {shape}")
+        for parameter, moments in zip(self.twin.parameters(), state.moments, strict=True):
+            if [moment.shape for moment in moments] != [parameter.shape] * 2:
+                raise TypeError(f"moments of a parameter {tuple(parameter.shape)}")
+        if not all(type(count) is int for count in (self.n_epochs_done, self.n_diverged, self.block_epochs)):
+            raise TypeError("counts that are not whole numbers")
 
     def on_validation_epoch_start(self) -> None:
         self.block_mse = self.coords.new_empty(self.twin.n_blocks)

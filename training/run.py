@@ -4,10 +4,9 @@ import json
 import math
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
-
-from jsonargparse import Namespace
 
 from models.level import Level
 from opt import dump_options, epochs_of_level, identifying_options, recorded_options
@@ -27,6 +26,7 @@ from utils.checkpoint import (
     write_aside,
 )
 from utils.errors import InputError
+from utils.files import check_file
 from utils.metrics import Metric
 from utils.ranks import Ranks
 
@@ -80,7 +80,9 @@ class Run:
         if options.resume:
             try:
                 self._find(options)
-            except (KeyError, TypeError, AttributeError) as error:  # a record that was tampered with
+            except InputError:
+                raise
+            except Exception as error:  # whatever a record that was tampered with leads to
                 raise InputError(f"{ckpts} is not consistent: --overwrite begins again") from error
         ranks.share()  # all have read
         if ranks.is_first:
@@ -99,7 +101,7 @@ class Run:
         path = self.ckpts / "metrics.json"
         if not path.exists():
             return None
-        report = json.loads(path.read_text())
+        report = read_report(path, metric)
         quality = math.inf if report[metric.name] is None else report[metric.name]
         is_complete = len(self.done) == self.identity["n_scales"]
         is_good = self.ended_early and target is not None and quality >= target
@@ -119,6 +121,8 @@ class Run:
             record["run"] == self.identity and record["level"] == options.n_scales - 1 for record in inside
         )
         records = [*found.values(), *inside]
+        if not all(isinstance(record["run"], dict) for record in records):
+            raise TypeError("a record without a run")
         strange = [name for record in records for name in different_options(self.identity, record["run"])]
         if strange and not begun_anew:
             if options.overwrite:
@@ -147,9 +151,16 @@ class Run:
                     "only the finest level may be given more"
                 )
         self.done = set(levels)
-        self.parts = [path for path, record in parts.items() if any(record is one for one in inside)]
+        self.parts, end = [], 0
+        for path, record in parts.items():
+            if any(record is one for one in inside):
+                span = span_of(record)
+                if span.start != end:
+                    raise InputError(f"{path}: the part before it is missing; delete it, and --resume fits it again")
+                self.parts.append(path)
+                end = span.stop
         # a run may be killed after a part is saved, and before its state is removed
-        is_of_part = state is not None and part_path(self.ckpts, state["span"][0]) in self.parts
+        is_of_part = state is not None and part_path(self.ckpts, span_of(state).start) in self.parts
         self.state = state if any(state is one for one in inside) and not is_of_part else None
 
     def _tidy(self, options: Namespace) -> None:
@@ -193,6 +204,32 @@ class Run:
         """Remove what is kept of a level while it is trained."""
         for path in [state_path(self.ckpts), *part_paths(self.ckpts)]:
             path.unlink(missing_ok=True)
+
+
+def span_of(record: dict[str, Any]) -> range:
+    """Which active blocks of its level a part is, by the record of the part or of a state inside it.
+
+    Errors
+        TypeError or ValueError for a record that does not say
+    """
+    start, stop = record["span"]
+    if not (type(start) is type(stop) is int and 0 <= start < stop):
+        raise ValueError(f"span {start} to {stop}")
+    return range(start, stop)
+
+
+def read_report(path: Path, metric: Metric) -> dict[str, Any]:
+    """A metrics.json; InputError for one that is damaged."""
+    try:
+        check_file(path)
+        report = json.loads(path.read_text())
+        quality = report[metric.name]
+        if quality is not None and not math.isfinite(quality):
+            raise ValueError(f"{metric.name} {quality}")
+        report["parameters"] + 0  # TypeError for anything but a number
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise InputError(f"{path} is damaged: delete it, and --resume writes it again") from error
+    return report
 
 
 def is_incomplete(record: dict[str, Any]) -> bool:

@@ -1,10 +1,10 @@
 """What the options say about one level."""
 
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jsonargparse import Namespace
 from torch import Tensor
 
 from models.block_network import BlockNetwork

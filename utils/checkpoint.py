@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from utils.errors import InputError, one_line
+from utils.files import check_file
 
 _LEVEL, _PART, _STATE = "miner level", "miner part", "miner state"
 _VERSIONS = {_LEVEL: 3, _PART: 4, _STATE: 4}
@@ -139,6 +140,7 @@ def _save(kind: str, path: Path, record: dict[str, Any]) -> None:
 
 
 def _load(kind: str, path: Path) -> dict[str, Any]:
+    check_file(path)
     try:
         _check_archive(path)
         # were a mapped file shortened, this process would be killed: map only where memory matters

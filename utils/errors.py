@@ -1,8 +1,11 @@
 """Errors of a command line: one line each, without a traceback."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
+
+_BROKEN_PIPE = 128 + 13  # how shells report a program that SIGPIPE has ended
 
 
 class InputError(ValueError):
@@ -18,22 +21,52 @@ class KernelError(RuntimeError):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command line's main function; bad input and failed writes end it with one line and status 1."""
+    """Run a command line's main function; bad input and failed writes end it with one line and status 1.
+
+    Closed streams do not matter. Where a reader of the output leaves, as `head` does, the program ends in silence with
+    status 141, as a shell would report it.
+    """
+    _open_streams()
+    end = _run(main)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+        end = end or _BROKEN_PIPE if isinstance(error, BrokenPipeError) else f"error: the output: {error.strerror}"
+    if end:
+        sys.exit(end)
+
+
+def _run(main: Callable[[], None]) -> int | str | None:
+    """What `sys.exit` takes for how a main function has ended."""
     try:
         main()
+    except SystemExit as end:
+        return end.code
     except InputError as error:
-        sys.exit(f"error: {one_line(error)}")
+        return f"error: {one_line(error)}"
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         reason = one_line(error)[:200]
-        sys.exit(f"error: out of memory; use a smaller size, network, batch, --scale or --b_chunks ({reason})")
+        return f"error: out of memory; use a smaller size, network, batch, --scale or --b_chunks ({reason})"
+    except BrokenPipeError:
+        return _BROKEN_PIPE
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {place}{error.strerror or one_line(error)}")
+        return f"error: {place}{error.strerror or one_line(error)}"
+
+
+def _open_streams() -> None:
+    """Put empty streams in the place of closed ones: a file that is opened later would be taken for them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest one that is free, so that of the stream
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
 
 
 def is_out_of_memory(error: Exception) -> bool:

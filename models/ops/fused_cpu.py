@@ -105,13 +105,30 @@ def _threads(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads, thread_name_prefix="fused")
 
 
-@lru_cache
 def prepare(shape: NetworkShape) -> ctypes.CDLL:
     """The library for a shape of network, compiled if this machine does not have it yet.
 
     Errors
         KernelError for a network it has no kernel for, or if the compiler (the package ziglang) is missing or fails
     """
+    library = _library(shape)
+    if isinstance(library, KernelError):
+        raise KernelError(str(library))
+    return library
+
+
+@lru_cache
+def _library(shape: NetworkShape) -> ctypes.CDLL | KernelError:
+    """What `prepare` returns or raises: what failed once is not tried again."""
+    try:
+        return _load(shape)
+    except KernelError as error:
+        return error
+    except OSError as error:
+        return KernelError(f"{error.filename or _SOURCE}: {error.strerror or one_line(error)}")
+
+
+def _load(shape: NetworkShape) -> ctypes.CDLL:
     if shape.activation not in SERVED:
         raise KernelError(f"it has no {shape.activation} activations")
     constants = dict(N_IN=shape.n_in, N_OUT=shape.n_out, N_LAYERS=shape.n_layers, N_HIDDEN=shape.n_hidden)
@@ -148,8 +165,14 @@ def _compile(flags: list[str], path: Path) -> None:
         command = [sys.executable, "-m", "ziglang", "cc", *flags, "-o", str(aside), str(_SOURCE)]
         result = subprocess.run(command, capture_output=True, text=True, env=os.environ | zig_cache)
         if result.returncode != 0:
-            raise KernelError(f"the compiler failed ({one_line(result.stderr)[:300]})")
+            raise KernelError(f"the compiler failed: {_complaint(result.stderr)}")
         os.replace(aside, path)
+
+
+def _complaint(printed: str) -> str:
+    """The line in which a compiler, or Python in its place, says what is wrong."""
+    lines = [one_line(line) for line in printed.splitlines() if line.strip()] or ["it does not say why"]
+    return next((line for line in lines if "error:" in line), lines[-1])[:300]
 
 
 def _cache() -> Path:

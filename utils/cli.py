@@ -1,0 +1,126 @@
+"""What the programs' command lines share: what a value may be, and errors of one line.
+
+A value arrives as text, from the command line or a config, and the type of its option reads it. A type says in words
+what it takes, so that every error names the option, the value and what to try.
+"""
+
+from argparse import SUPPRESS, Action, ArgumentError, ArgumentParser, ArgumentTypeError, HelpFormatter, Namespace
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from utils.errors import InputError, one_line
+
+MOST = 10**9
+"""Of whatever is counted: more than any run needs, and few enough for the arithmetic of all libraries."""
+
+_LARGEST = 1e30  # in single precision it still has a square root, a product with small numbers, and so on
+_LONGEST_SHOWN = 60
+_FLAGS = dict.fromkeys(("true", "yes", "on"), True) | dict.fromkeys(("false", "no", "off"), False)
+
+
+def kind(read: Callable[[str], Any], accepts: Callable[[Any], bool], meaning: str) -> Callable[[str], Any]:
+    """The type of an option.
+
+    Inputs
+        read: text -> value; ValueError or KeyError for text that is none
+        accepts: whether the option takes the value
+        meaning: what it must be, in words
+    """
+
+    def parse(text: str) -> Any:
+        try:
+            if accepts(value := read(text)):
+                return value
+        except (ValueError, KeyError):
+            pass
+        shown = one_line(text) or repr(text)
+        shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
+        raise ArgumentTypeError(f"{shown}: must be {meaning}")
+
+    return parse
+
+
+def whole_number(least: int, most: int = MOST) -> Callable[[str], int]:
+    """The type of an option that takes whole numbers between two bounds."""
+    return kind(int, lambda number: least <= number <= most, f"a whole number from {least:,} to {most:,}")
+
+
+def positive(most: float = _LARGEST) -> Callable[[str], float]:
+    """The type of an option that takes numbers above 0."""
+    return kind(float, lambda number: 0 < number <= most, f"a positive number, at most {most:g}")
+
+
+def not_negative(most: float = _LARGEST) -> Callable[[str], float]:
+    """The type of an option that takes 0 and numbers above it."""
+    return kind(float, lambda number: 0 <= number <= most, f"zero or a positive number, at most {most:g}")
+
+
+text = kind(str, lambda value: value.strip() != "" and "\0" not in value, "text that is not empty")
+"""The type of an option that takes names and paths."""
+
+
+class _WithDefaults(HelpFormatter):
+    """Help that ends with the default, where there is one."""
+
+    def _get_help_string(self, action: Action) -> str:
+        default = action.default
+        if default is None or default is False or default is SUPPRESS:
+            return action.help
+        return f"{action.help} (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
+
+
+class OneLineParser(ArgumentParser):
+    """Errors are InputErrors of one line, without the usage."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(exit_on_error=False, formatter_class=_WithDefaults, **settings)
+
+    def parse_args(self, args: list[str] | None = None, namespace: Namespace | None = None) -> Namespace:
+        try:
+            return super().parse_args(args, namespace)
+        except ArgumentError as error:
+            raise InputError(one_line(f"{error.argument_name or ''} {error.message}")) from error
+
+    def parse_given(self, args: list[str]) -> dict[str, Any]:
+        """The options that are named, without the defaults of the others."""
+        absent = object()
+        namespace = Namespace(**dict.fromkeys(self.defaults(), absent))
+        return {name: value for name, value in vars(self.parse_args(args, namespace)).items() if value is not absent}
+
+    def defaults(self) -> dict[str, Any]:
+        """Those of all options, in their order in the help."""
+        return vars(super().parse_args([]))
+
+    def error(self, message: str) -> None:
+        raise InputError(f"{one_line(message)} (see --help)")
+
+
+def add_choice(
+    parser: ArgumentParser, name: str, choices: Iterable[Any], *, default: Any = None, help: str, read: type = str
+) -> None:
+    """An option that takes one of a few values."""
+    choices = list(choices)
+    *others, last = map(str, choices)
+    parser.add_argument(
+        name,
+        type=kind(read, choices.__contains__, f"{', '.join(others)} or {last}"),
+        metavar=f"{{{','.join(map(str, choices))}}}",
+        default=default,
+        help=help,
+    )
+
+
+def add_flag(parser: ArgumentParser, name: str, help: str) -> None:
+    """An option that is off unless it is named; `--name false` turns it off again."""
+    flag = kind(lambda word: _FLAGS[word.lower()], lambda _: True, "true or false")
+    parser.add_argument(name, type=flag, nargs="?", const=True, default=False, metavar="{true,false}", help=help)
+
+
+def add_backend_option(parser: ArgumentParser) -> None:
+    add_choice(
+        parser,
+        "--backend",
+        ["auto", "reference", "fused"],
+        default="auto",
+        help="how networks are computed: by fused kernels or plain torch (reference); auto is fused where possible",
+    )
