@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import Namespace
 
+from datasets.meshes import load_mesh
 from datasets.occupancy import write_occupancy
-from datasets.voxelize import load_mesh, voxelize
+from datasets.voxelize import voxelize
 from opt import OneLineParser, add_flag
 from utils.errors import InputError, run_command
 from utils.frame import Frame
