@@ -36,7 +36,8 @@ def voxelize(
     positions = frame.to_voxels(vertices, (n, n, n))
     per_axis = round(n_samples ** (1 / 3))
     votes = np.zeros((n, n, n) if n_repeats > 1 else 0, np.uint8)
-    with tqdm(total=n_repeats * n, desc="voxels", unit="slices", disable=not progress, leave=False) as bar:
+    hidden = None if progress else True  # None: unless a terminal shows it
+    with tqdm(total=n_repeats * n, desc="voxels", unit="slices", disable=hidden, leave=False) as bar:
         for repeat in range(n_repeats):
             turned = np.roll(positions, repeat, axis=1)  # brings another axis to z
             inside = np.empty((n, n, -(-n // 8)), np.uint8)
