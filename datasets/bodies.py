@@ -15,7 +15,7 @@ from datasets.voxelize import Triangles, cross, lattice_points
 _POINTS, _FEW, _MANY = 2**19, 8, 256  # that tell where bodies lie: of all, and of each at least and at most
 _MOSTLY = 0.9  # part of a body's surface that lies in another if the body does: thin walls may break through
 _TOUCHING = 1e-9  # of the box of the mesh
-_ROUNDING = 1e-9  # of the terms that add up to a volume
+_ROUNDING = 1e-14  # of the products of lengths that add up to a volume
 _ASKEW = trimesh.transformations.rotation_matrix(1.0, (1.0, 2.0, 3.0))[:3, :3]  # no axis of a body stays vertical
 
 
@@ -53,9 +53,10 @@ def _volumes(corners: np.ndarray, body: np.ndarray) -> np.ndarray:
     """Volumes of closed bodies from the corners (m, 3, 3) of their faces, zero where they are due to rounding."""
     counts = np.bincount(body)
     middle = np.stack([np.bincount(body, corners[:, 0, axis]) / counts for axis in range(3)], axis=1)
-    a, b, c = (corners - middle[body][:, None]).swapaxes(0, 1)
-    terms = (a * np.cross(b, c)).sum(axis=1) / 6
-    volumes, noise = np.bincount(body, terms), _ROUNDING * np.bincount(body, abs(terms))
+    corners = corners - middle[body][:, None]
+    a, b, c = corners.swapaxes(0, 1)
+    volumes = np.bincount(body, (a * np.cross(b, c)).sum(axis=1) / 6)
+    noise = _ROUNDING * np.bincount(body, np.linalg.norm(corners, axis=2).prod(axis=1))
     return np.where(abs(volumes) > noise, volumes, 0.0)
 
 

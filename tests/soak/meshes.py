@@ -113,8 +113,10 @@ def hollow_body_beside(base: Base, rng: np.random.Generator) -> Changed:
 
 def body_across(base: Base, rng: np.random.Generator) -> Changed:
     added = ball(rng.choice(base.mesh.vertices), rng.uniform(0.1, 0.3) * base.mesh.extents.min())
-    corners = joined(base.mesh.triangles, either(rng, added.triangles))
-    return Changed(corners, [added], lambda mesh, ball: mesh | ball)
+    triangles = either(rng, added.triangles)
+    if base.mesh.body_count > 1:  # a body that looks inwards and holds others could be one with cavities
+        triangles = added.triangles
+    return Changed(joined(base.mesh.triangles, triangles), [added], lambda mesh, ball: mesh | ball)
 
 
 def body_inside(base: Base, rng: np.random.Generator) -> Changed:
