@@ -3,7 +3,7 @@
 Notation: the *volume* of a body is signed: negative if its faces look inwards.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import ceil
 
 import numpy as np
@@ -36,14 +36,17 @@ def turn_bodies(vertices: np.ndarray, faces: np.ndarray, n_own: int) -> tuple[np
     volumes = _volumes(vertices[faces], body)
     if not (volumes < 0).any():
         return faces[:n_own], 0
-    holders = _holders(vertices, faces, body, abs(volumes), n_own)
-    signs = np.where(volumes < 0, -1, 1)
+    sizes = abs(volumes)
+    vertices = vertices @ _ASKEW
+    points, owner = _points_on(vertices[faces[:n_own]], body[:n_own])
+    found = _around(points, owner, vertices, faces, body)
+    holders, lies_in = _holders(owner, found, sizes), _in_larger(owner, found, sizes)
+    wanted, signs = np.where(volumes < 0, -1, 1), np.zeros(len(volumes), int)
     turned, n_turned = np.zeros(len(volumes), bool), 0
-    for one in np.argsort(-abs(volumes), kind="stable").tolist():  # whatever a body lies in is larger
-        around = holders.get(one, [])
-        if around and turned[around[-1]]:
-            turned[one], signs[one] = True, -signs[one]
-        if signs[one] < 0 and signs[around].sum() <= 0:
+    for one in np.argsort(-sizes, kind="stable").tolist():  # whatever a body lies in is larger
+        turned[one] = turned[holders[one]] if one in holders else False
+        signs[one] = -wanted[one] if turned[one] else wanted[one]
+        if signs[one] < 0 and not lies_in(one, signs):
             turned[one], signs[one] = not turned[one], 1
             n_turned += 1
     return np.where(turned[body[:n_own]][:, None], faces[:n_own, ::-1], faces[:n_own]), n_turned
@@ -60,29 +63,50 @@ def _volumes(corners: np.ndarray, body: np.ndarray) -> np.ndarray:
     return np.where(abs(volumes) > noise, volumes, 0.0)
 
 
-def _holders(
-    vertices: np.ndarray, faces: np.ndarray, body: np.ndarray, sizes: np.ndarray, n_own: int
-) -> dict[int, list[int]]:
-    """The bodies that each body lies in, the largest first; bodies that lie in none are left out.
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(n_found,) each: index of a point; a body, not its own, that it lies in or touches; whether it touches that"""
+
+
+def _holders(owner: np.ndarray, found: Found, sizes: np.ndarray) -> dict[int, int]:
+    """Of each body that lies in others, the smallest of these.
 
     Inputs
-        body: (m,) of each face of the closed mesh
+        owner: (n_points,) of each point, the body on whose surface it lies
         sizes: (n_bodies,) volumes without their signs
-        n_own: how many of the faces, the first ones, are not caps of holes
     """
     n = len(sizes)
-    vertices = vertices @ _ASKEW
-    points, owner = _points_on(vertices[faces[:n_own]], body[:n_own])
-    point, other, touches = _around(points, owner, vertices, faces, body)
+    point, other, touches = found
     pairs, place = np.unique(owner[point] * n + other, return_inverse=True)
     n_inside = np.bincount(place, ~touches, minlength=len(pairs))
     held, holder = np.divmod(pairs, n)
     n_clear = np.bincount(owner, minlength=n)[held] - np.bincount(place, touches, minlength=len(pairs))
-    lies = (n_inside > 0) & (n_inside >= _MOSTLY * n_clear) & (sizes[held] < sizes[holder])
-    holders: dict[int, list[int]] = {}
-    for pair in np.flatnonzero(lies)[np.argsort(-sizes[holder[lies]], kind="stable")]:
-        holders.setdefault(int(held[pair]), []).append(int(holder[pair]))
-    return holders
+    lies = np.flatnonzero((n_inside > 0) & (n_inside >= _MOSTLY * n_clear) & (sizes[held] < sizes[holder]))
+    lies = lies[np.argsort(-sizes[holder[lies]], kind="stable")]
+    return dict(zip(held[lies].tolist(), holder[lies].tolist(), strict=True))
+
+
+def _in_larger(owner: np.ndarray, found: Found, sizes: np.ndarray) -> Callable[[int, np.ndarray], bool]:
+    """(body, signs of the bodies) -> whether most of its surface lies in larger ones, not all of it in the same.
+
+    The inputs are those of `_holders`.
+    """
+    point, other, touches = found
+    larger = sizes[other] > sizes[owner[point]]
+    point, other, touches = point[larger], other[larger], touches[larger]
+    order = np.argsort(owner[point], kind="stable")
+    point, other, touches = point[order], other[order], touches[order]
+    first = np.searchsorted(owner[point], np.arange(len(sizes) + 1))
+    n_points = np.bincount(owner, minlength=len(sizes))
+
+    def lies_in(one: int, signs: np.ndarray) -> bool:
+        mine = slice(first[one], first[one + 1])
+        _, place = np.unique(point[mine], return_inverse=True)
+        winding = np.bincount(place, np.where(touches[mine], 0, signs[other[mine]]))
+        open_to_doubt = (np.bincount(place, touches[mine]) > 0) & (winding <= 0)
+        n_inside = (winding > 0).sum()
+        return bool(n_inside > 0 and n_inside >= _MOSTLY * (n_points[one] - open_to_doubt.sum()))
+
+    return lies_in
 
 
 def _points_on(corners: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,14 +120,8 @@ def _points_on(corners: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, np.nd
     return corners[chosen].mean(axis=1), owner
 
 
-def _around(
-    points: np.ndarray, owner: np.ndarray, vertices: np.ndarray, faces: np.ndarray, body: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which bodies, other than the point's own, each point lies in or touches.
-
-    Outputs
-        (n_found,) each: index of the point; the body; whether the point touches it
-    """
+def _around(points: np.ndarray, owner: np.ndarray, vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> Found:
+    """Which bodies, other than the point's own, each point lies in or touches."""
     n = int(body.max()) + 1
     above, touched = [np.zeros((2, 0), np.int64)], [np.zeros(0, np.int64)]
     for face, point in _above_each_other(vertices[faces], points):
