@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.meshes import load_mesh
 from datasets.occupancy import write_occupancy
-from datasets.voxelize import load_mesh, voxelize
+from datasets.voxelize import voxelize
 from utils.cli import MOST, OneLineParser, add_flag, kind, text, whole_number
 from utils.errors import InputError, run_command
 from utils.frame import Frame
@@ -65,9 +66,14 @@ def main() -> None:
     mesh = load_mesh(options.path)
     frame = Frame.around(mesh.vertices)
     packed = voxelize(mesh, frame, options.N, options.M, options.T, progress=True)
+    inside = np.bitwise_count(packed).sum(dtype=np.int64) / options.N**3
+    if inside == 0:
+        remedy = "a larger --N, --T 3, or a mesh that encloses a volume"
+        raise InputError(f"--N {options.N}: no voxel is inside {options.path}; use {remedy}")
+    if inside == 1:
+        raise InputError(f"--N {options.N}: every voxel is inside {options.path}; use a larger --N")
     out.parent.mkdir(exist_ok=True)
     write_occupancy(out, packed, options.N, frame)
-    inside = np.bitwise_count(packed).sum(dtype=np.int64) / options.N**3
     print(f"{out}: {options.N}x{options.N}x{options.N} voxels, {inside:.2%} inside")
 
 

@@ -234,7 +234,8 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
 
 def original_mesh(path: str, model: MINER) -> tuple["trimesh.Trimesh", Callable[[int, int], Tensor]]:
     """The mesh that was fitted, and its occupancy: (start, stop) -> planes (1, stop - start, h, w), 0 or 1."""
-    from datasets.voxelize import load_mesh, voxelize
+    from datasets.meshes import load_mesh
+    from datasets.voxelize import voxelize
 
     if model.frame is None or len(set(model.size)) != 1:
         raise InputError(f"--original {path}: the fit does not say where its voxels lie; use its grid, a .npy file")

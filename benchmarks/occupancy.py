@@ -13,7 +13,8 @@ import igl
 import numpy as np
 
 from benchmarks.records import Printer, make_parser
-from datasets.voxelize import load_mesh, voxelize
+from datasets.meshes import load_mesh
+from datasets.voxelize import voxelize
 from utils.frame import Frame
 
 _SAMPLES = 1_000_000

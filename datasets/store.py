@@ -48,7 +48,7 @@ def value_bytes(source: Source) -> int:
 
 
 def read_levels(source: Source, n_scales: int) -> Store:
-    """Read the levels into memory."""
+    """Read the levels into memory; InputError for occupancy without a surface, all of it inside or outside."""
     return _fill(source, n_scales, None)
 
 
@@ -59,7 +59,7 @@ def write_levels(source: Source, n_scales: int, folder: Path) -> None:
     Inputs
         folder: where the levels of all signals are kept; its contents may be deleted
     Errors
-        InputError if the disk has no room
+        InputError if the disk has no room, and for occupancy without a surface, all of it inside or outside
     """
     place = folder / _key(source, n_scales)
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,9 +99,16 @@ def _fill(source: Source, n_scales: int, place: Path | None) -> Store:
         disable=place is None,
         leave=False,
     ) as bar:
+        found = set()
         for start, stop in row_ranges(source.n_channels, source.size, source.rows_at_once):
-            levels[0].numbers.numpy()[:, start:stop] = source.read(start, stop)
+            rows = source.read(start, stop)
+            levels[0].numbers.numpy()[:, start:stop] = rows
+            found |= {int(rows.min()), int(rows.max())} if source.bits == 1 else set()
             bar.update(stop - start)
+        if len(found) == 1:
+            which = "all" if found.pop() else "none"
+            message = f"{source.path}: {which} of its voxels are inside, so it has no surface; use another grid"
+            raise InputError(message)
         for finer, coarser in pairwise(levels):
             for start, stop in row_ranges(2 * coarser.n_channels, coarser.size):
                 window = ((2 * start, min(2 * stop, finer.size[0])), *whole(finer.size[1:]))

@@ -15,8 +15,9 @@ from skimage.measure import marching_cubes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from datasets.meshes import load_mesh
 from datasets.occupancy import read_occupancy, write_occupancy
-from datasets.voxelize import load_mesh, voxelize
+from datasets.voxelize import voxelize
 from models.miner import MINER
 from utils.frame import Frame
 from utils.metrics import iou

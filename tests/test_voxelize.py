@@ -4,8 +4,10 @@ import pytest
 import trimesh
 from helpers import ROOT
 
+from datasets.meshes import load_mesh
 from datasets.occupancy import read_occupancy
-from datasets.voxelize import close_holes, load_mesh, voxelize
+from datasets.repair import close_holes
+from datasets.voxelize import voxelize
 from utils.frame import Frame
 
 SPOT = ROOT / "meshes" / "spot.obj"

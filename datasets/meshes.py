@@ -1,0 +1,99 @@
+"""Mesh files, read by trimesh, as one triangle mesh whose bodies look outwards."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from trimesh.exchange.load import mesh_loaders
+
+from datasets.bodies import turn_bodies
+from datasets.repair import close_holes, collapse_duplicates, make_neighbours_agree, merge_vertices
+from utils.errors import InputError, one_line
+from utils.files import check_file
+
+_SMALLEST, _LARGEST = 1e-100, 1e100  # of extents and coordinates: their cubes are still numbers
+_OTHERS = ".ply, .obj, .stl, .off or .glb"
+
+
+def load_mesh(path: str) -> trimesh.Trimesh:
+    """Load any file that trimesh reads as one triangle mesh, in the file's own coordinates; scenes are joined.
+
+    Identical vertices are merged, and of faces that repeat each other, in either orientation, one stays. Faces are
+    turned to agree with their neighbours, then bodies to look outwards, but for cavities. A note on stderr says what
+    was mended, and how many holes are left.
+
+    Errors
+        InputError for a file that is missing, cannot be read or holds no faces, for vertices that are not finite or far
+        out of range, and for a mesh that is flat
+    """
+    mesh = _read(path)
+    vertices, faces = merge_vertices(np.asarray(mesh.vertices)[mesh.faces])
+    extents = _checked_extents(path, vertices)
+    faces, n_dropped = collapse_duplicates(faces)
+    faces, n_turned = make_neighbours_agree(faces)
+    closed_vertices, closed = close_holes((vertices - vertices.min(axis=0)) / extents, faces)
+    faces, n_bodies = turn_bodies(closed_vertices, closed, len(faces))
+    _note(path, n_dropped, n_turned, n_bodies, n_holes=len(closed_vertices) - len(vertices))
+    return trimesh.Trimesh(vertices, faces, process=False)
+
+
+def _read(path: str) -> trimesh.Trimesh:
+    """All triangles of a file; InputError if it has none."""
+    check_file(Path(path))
+    kind = Path(path).suffix.lower()
+    if kind[1:] not in {*mesh_loaders, *trimesh.available_formats()} and not path.lower().endswith(".tar.gz"):
+        raise InputError(f"{path}: {f'{kind} files' if kind else 'files without a suffix'} are not read; use {_OTHERS}")
+    try:
+        mesh = trimesh.load_mesh(path, process=False)
+    except ImportError as error:
+        raise InputError(_without_package(path, kind, str(error))) from error
+    except Exception as error:  # trimesh's readers raise whatever their parsers do
+        reason = one_line(error)[:200]
+        raise InputError(
+            f"{path} is damaged, or not a {kind} file ({reason}); export it again, as {_OTHERS}"
+        ) from error
+    if len(mesh.faces) == 0:
+        raise InputError(f"{path} holds no faces; use a triangle mesh")
+    return mesh
+
+
+def _without_package(path: str, kind: str, error: str) -> str:
+    """Why a file was not read where an import failed: that of its reader, or of what guesses how text is encoded."""
+    package = re.search(r"pip install (\w+)|named '(\w+)'", error)
+    if kind[1:] in trimesh.available_formats() or package is None:
+        return f"{path} is damaged, or not a {kind} file; export it again, as {_OTHERS}"
+    name = package[1] or package[2]
+    return f"{path}: {kind} files need the package {name}; run pip install {name}, or convert the file to {_OTHERS}"
+
+
+def _checked_extents(path: str, vertices: np.ndarray) -> np.ndarray:
+    """(3,) of the bounding box of (n, 3) vertices; InputError if nothing can be computed with them."""
+    if not np.isfinite(vertices).all():
+        raise InputError(f"{path} has vertices that are not finite; repair it")
+    largest = abs(vertices).max()
+    if largest > _LARGEST:
+        raise InputError(f"{path} has coordinates up to {largest:.1e}; use a unit that keeps them below {_LARGEST:.0e}")
+    extents = np.ptp(vertices, axis=0)
+    axis = "xyz"[int(extents.argmin())]
+    if extents.min() == 0:
+        raise InputError(f"{path} has no extent along {axis}; use a body")
+    if extents.min() < _SMALLEST:
+        raise InputError(
+            f"{path} extends {extents.min():.1e} along {axis}; use a unit that makes it more than {_SMALLEST:.0e}"
+        )
+    return extents
+
+
+def _note(path: str, n_dropped: int, n_turned: int, n_bodies: int, n_holes: int) -> None:
+    """Say on stderr what was mended, if anything."""
+    mended = [
+        f"{n_dropped} {'face that repeats another' if n_dropped == 1 else 'faces that repeat others'} dropped",
+        f"{n_turned} {'face' if n_turned == 1 else 'faces'} turned to agree with the neighbours",
+        f"{n_bodies} {'body that looks' if n_bodies == 1 else 'bodies that look'} inwards turned over",
+        f"{n_holes} {'hole' if n_holes == 1 else 'holes'} closed",
+    ]
+    done = [words for words in mended if not words.startswith("0 ")]
+    if done:
+        print(f"note: {path}: {', '.join(done)}", file=sys.stderr)
