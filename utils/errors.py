@@ -1,6 +1,7 @@
 """Errors of a command line: one line each, without a traceback."""
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ class KernelError(RuntimeError):
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line's main function; bad input and failed writes end it with one line and status 1."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except InputError as error:
@@ -34,6 +36,8 @@ def run_command(main: Callable[[], None]) -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {place}{error.strerror or one_line(error)}")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def is_out_of_memory(error: Exception) -> bool:
