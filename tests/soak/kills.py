@@ -257,11 +257,8 @@ def disturbed(
         there = sorted(path.name for path in folder.glob("ckpts/run/*"))
         is_over = status == 0 and "ran out" not in error
         wrong += [] if is_over else check_files(job.forks, folder)
-        event = (
-            f"{kill.name} at {kill.moment:.3f}, {'training' if is_training else 'starting'}"
-            if was_hit
-            else "left alone"
-        )
+        when = "training" if is_training else "starting"
+        event = f"{kill.name} at {kill.moment:.3f}, {when}" if was_hit else "left alone"
         how = ("" if start.is_forked else "imports, ") + " ".join(start.options)
         job.log(f"{name}: {how}: {event}: status {status}, {' '.join(there) or 'nothing'}: {'; '.join(wrong) or 'ok'}")
         if wrong:
