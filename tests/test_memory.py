@@ -15,8 +15,8 @@ from helpers import ROOT
 from training.plan import plan_memory
 
 SIZE = (6144, 8192)
-# Of what a process may write to. By windows a fit takes some 630 MiB of it, the imports 500 of these; with its levels in
-# memory 850. One thread, since stacks and arenas of threads vary.
+# Of what a process may write to. By windows a fit takes some 630 MiB of it (the imports 500), with its levels in memory
+# 850. One thread, since stacks and arenas of threads vary.
 LIMIT = 740 * 2**20
 
 

@@ -10,19 +10,23 @@ is: a moment is a part of the time that the run takes.
 
 import argparse
 import os
+import platform
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from random import Random
 
+import torch
+
+from benchmarks.records import RESULTS, Table, as_markdown, hardware, write
 from tests.soak.checks import check_end, check_files, check_words, figures, left_running
 from tests.soak.fits import Fit, draw_fits
 from tests.soak.forks import ROOT, Forked, Forks
@@ -229,7 +233,7 @@ def soak(job: Job, number: int, fit: Fit, n_kills: int, generator: Random) -> Ta
         tally.broke += bool(wrong)
         job.log(f"fit {number} run {tally.runs - 1}: {'; '.join(wrong) if wrong else 'the same'}")
         if not wrong:
-            subprocess.run(["rm", "-r", folder], check=True)
+            shutil.rmtree(folder)
     return tally
 
 
@@ -302,13 +306,39 @@ def main() -> None:
     for job in free:
         job.forks.close()
     minutes = (time.monotonic() - began) / 60
-    print(f"{minutes:.0f} min")
-    total = Counter()
-    for fit, tally in results:
-        total.update(vars(tally))
-        print(fit.name, vars(tally))
-    print(dict(total))
-    sys.exit(bool(total["broke"]))
+    table = tabulate(results, options)
+    for row in (table.columns, *table.rows):
+        print(as_markdown(row))
+    print(f"{minutes:.0f} minutes")
+    broke = sum(tally.broke for _, tally in results)
+    if options.record:
+        write(RESULTS / "soak_kills.json", table)
+    if broke:
+        print(f"{options.log} tells what broke; the files are in {folder}")
+    else:
+        shutil.rmtree(folder)
+    sys.exit(bool(broke))
+
+
+def tabulate(results: list[tuple[Fit, Tally]], options: argparse.Namespace) -> Table:
+    """A row for every fit, and their sums."""
+    total = Tally(*(sum(getattr(tally, one.name) for _, tally in results) for one in fields(Tally)))
+    rows = [
+        [name, *map(str, (tally.kills, tally.runs, tally.same, tally.broke))]
+        for name, tally in [*((fit_name(fit), tally) for fit, tally in results), ("all", total)]
+    ]
+    return Table(
+        "Fits that were killed at random moments and resumed",
+        ["fit", "kills", "runs", "resumed to the same bytes", "broke"],
+        rows,
+        command=f"python -m tests.soak.kills --seed {options.seed} --n {options.n} --log kills.txt",
+        hardware=hardware(),
+        versions={"python": platform.python_version(), "torch": torch.__version__.partition("+")[0]},
+    )
+
+
+def fit_name(fit: Fit) -> str:
+    return f"{fit.name}, 1 to 3 processes" if fit.is_shared else fit.name
 
 
 if __name__ == "__main__":
