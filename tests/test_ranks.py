@@ -123,7 +123,7 @@ def test_a_run_whose_processes_end_in_all_ways_ends_with_the_files_of_one_that_r
 ):
     monkeypatch.chdir(tmp_path)
     size = ["--input_size", 60, 45, "--max_blocks", 6, "--loss_thr", 0]
-    arguments = [*SMALL_FIT, *size, "--num_epochs", 60, 60, 3000, "--val_freq", 100]
+    arguments = [*SMALL_FIT, *size, "--num_epochs", 60, 60, 1500, "--val_freq", 50]
     assert command("train.py", *arguments).status == 0
     broken = tmp_path / "broken"
     resume = "progress saved; resume with: python .*train\\.py .*--resume"
