@@ -1,5 +1,10 @@
 """Mesh -> occupancy grid, for train.py --task mesh."""
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends the program without a traceback
+
 import sys
 from argparse import Namespace
 from pathlib import Path

@@ -1,5 +1,10 @@
 """Checkpoints -> picture, volume or mesh: any level or crop of it, between the pixels too, and its blocks."""
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends the program without a traceback
+
 import sys
 from argparse import Namespace
 from collections import deque

@@ -1,8 +1,11 @@
 """Fit a signal, level by level, coarse to fine: options -> source -> plan -> levels -> report."""
 
+import signal
 import time
 
 _STARTED = time.perf_counter()
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends the program without a traceback
 
 import gc
 import sys

@@ -1,11 +1,11 @@
 """However many processes share out the blocks, and however many are trained at once, the files are the same."""
 
 import os
-import random
 import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from helpers import SMALL_FIT, start_training
 
 from training.launch import join
 from training.state import PartState
-from utils.checkpoint import find_levels, load_level, load_state, state_path
+from utils.checkpoint import load_level, state_path
 
 
 def fit(folder: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> str:
@@ -24,45 +24,48 @@ def fit(folder: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> str
     return out
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("ckpts/small/*") if path.name != "metrics.json"}
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> dict[str, bytes]:
-    """What one process leaves."""
-    folder = tmp_path_factory.mktemp("alone")
-    fit(folder)
-    return files(folder)
+def files(ckpts: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in ckpts.iterdir() if path.name != "metrics.json"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "launcher"),
+    ("arguments", "n_processes", "launcher"),
     [
-        (["--devices", 2, "--max_blocks", 7], ()),
-        (["--devices", 3], ()),
-        ([], ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")),
-        (["--max_blocks", 4, "--max_memory", 1e-5], ()),
+        (["--devices", 3, "--max_blocks", 5], 3, ()),
+        ([], 2, ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")),
     ],
-    ids=["two", "three", "torchrun", "a_few_blocks_at_a_time_from_mapped_files"],
+    ids=["three_in_parts", "torchrun"],
 )
-def test_processes_and_parts_leave_the_files_of_one_process_with_all_blocks(alone, tmp_path, arguments, launcher):
+def test_processes_leave_the_files_of_one_process_with_all_blocks(
+    small_run, tmp_path, arguments, n_processes, launcher
+):
     out = fit(tmp_path, *arguments, launcher=launcher)
-    assert files(tmp_path) == alone
+    assert files(tmp_path / "ckpts/small") == files(small_run)
     assert out.count("PSNR") == 1
-    wanted = {"--devices 2": 2, "--devices 3": 3, "": 2}.get(" ".join(map(str, arguments[:2])), 1)
-    assert ("processes" in out) == (wanted > 1)
-    assert wanted == 1 or f"{wanted} processes" in out
-    levels = list(tmp_path.glob("ckpts/.levels/*/levels.json"))
-    assert bool(levels) == ("--max_memory" in arguments)
+    assert f"{n_processes} processes" in out
+    assert not list(tmp_path.glob("ckpts/.levels"))
 
 
-def test_processes_end_together_at_a_target_that_a_part_reaches(tmp_path):
+def test_parts_and_mapped_files_leave_the_files_of_all_blocks_in_memory(command, small_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fitted = command("train.py", *SMALL_FIT, "--max_blocks", 4, "--max_memory", 1e-5)
+    assert fitted.status == 0, fitted.error
+    assert files(tmp_path / "ckpts/small") == files(small_run)
+    assert "processes" not in fitted.out
+    [levels] = tmp_path.glob("ckpts/.levels/*/levels.json")
+    before = levels.stat().st_mtime_ns
+    again = command("train.py", *SMALL_FIT, "--max_memory", 1e-5, "--exp_name", "again", "--num_epochs", 1)
+    assert again.status == 0, again.error
+    assert levels.stat().st_mtime_ns == before, "the levels are made once"
+
+
+def test_processes_end_together_at_a_target_that_a_part_reaches(command, tmp_path, monkeypatch):
     arguments = ["--val_freq", 20, "--target_psnr", 31]
-    fit(tmp_path / "one", *arguments, "--max_blocks", 14)
     fit(tmp_path / "two", *arguments, "--max_blocks", 7, "--devices", 2)
-    assert files(tmp_path / "one") == files(tmp_path / "two")
-    assert load_level(tmp_path / "one/ckpts/small/l0.ckpt")["incomplete"]
+    monkeypatch.chdir(tmp_path)
+    assert command("train.py", *SMALL_FIT, *arguments, "--max_blocks", 14).status == 0
+    assert files(tmp_path / "two/ckpts/small") == files(tmp_path / "ckpts/small")
+    assert load_level(tmp_path / "ckpts/small/l0.ckpt")["incomplete"]
 
 
 STEP = {"NUM_TASKS": 2, "NUM_NODES": 1, "NODELIST": "localhost", "ID": 0}  # what srun tells
@@ -75,119 +78,66 @@ def in_slurm(step: dict[str, object], task: int, local: int) -> dict[str, str]:
     }
 
 
-def test_tasks_of_slurm_find_each_other(alone, tmp_path):
+def test_tasks_of_slurm_find_each_other(small_run, tmp_path):
     tasks = [start_training(tmp_path, *SMALL_FIT, env=in_slurm(STEP, task, task)) for task in (0, 1)]
     outputs = [task.communicate(timeout=120)[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0]
     assert "2 processes" in outputs[0]
     assert outputs[1] == ""
-    assert files(tmp_path) == alone
+    assert files(tmp_path / "ckpts/small") == files(small_run)
 
 
-def wait_for(path: Path) -> None:
-    for _ in range(600):
-        if path.exists():
+def wait_for(happens: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if happens():
             return
-        time.sleep(0.1)
-    raise AssertionError(f"{path} does not come")
-
-
-def children(process: subprocess.Popen) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout
-    return [int(number) for number in found.split()]
-
-
-LONG = ["--num_epochs", 60, 60, 4000, "--val_freq", 20, "--save_every", 0]
-
-
-def alive(numbers: list[int]) -> list[int]:
-    return [number for number in numbers if Path(f"/proc/{number}").exists()]
-
-
-@pytest.mark.parametrize("victim", [0, 2])
-def test_a_process_that_dies_ends_all_with_one_line(tmp_path, victim):
-    process = start_training(tmp_path, *SMALL_FIT, *LONG, "--devices", 3, "--loss_thr", 0)
-    wait_for(tmp_path / "ckpts/small/l1.ckpt")
-    wait_for(state_path(tmp_path / "ckpts/small"))
-    workers = children(process)
-    assert len(workers) == 3
-    began = time.monotonic()
-    os.kill(workers[victim], signal.SIGKILL)
-    _, error = process.communicate(timeout=30)
-    while alive(workers):
-        assert time.monotonic() - began < 30
-        time.sleep(0.1)
-    assert process.returncode == 1
-    said = [line for line in error.splitlines() if "error" in line or "Traceback" in line]
-    assert len(said) == 1
-    expected = rf"error: process {victim} died \(SIGKILL\); progress saved; resume with: python .*train\.py .*--resume"
-    assert re.match(expected, said[0])
-
-
-def test_processes_whose_agent_is_killed_end_too(tmp_path):
-    process = start_training(tmp_path, *SMALL_FIT, *LONG, "--devices", 2, "--loss_thr", 0)
-    wait_for(state_path(tmp_path / "ckpts/small"))
-    workers = children(process)
-    process.kill()
-    process.communicate(timeout=30)
-    for _ in range(300):
-        if not alive(workers):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{alive(workers)} still run")
-
-
-def test_a_run_that_was_killed_over_three_processes_goes_on_over_two_and_one(tmp_path):
-    arguments = ["--num_epochs", 60, 60, 3000, "--val_freq", 300, "--save_every", 0, "--max_blocks", 9]
-    fit(tmp_path / "whole", *arguments)
-    broken = tmp_path / "broken"
-    generator = random.Random(0)
-    kills = 0
-    for devices in (3, 2, 3, 1):
-        process = start_training(broken, *SMALL_FIT, *arguments, "--resume", "--devices", devices)
-        while process.poll() is None and not state_path(broken / "ckpts/small").exists():
-            time.sleep(0.02)
-        time.sleep(generator.uniform(0.1, 0.6))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        process.communicate()
-    assert kills >= 2, "the run must be longer than what comes before its end"
-    fit(broken, *arguments, "--resume", "--devices", 2)
-    assert files(broken) == files(tmp_path / "whole")
-
-
-def test_a_run_that_was_killed_between_the_parts_of_a_level_goes_on(tmp_path):
-    arguments = ["--num_epochs", 60, 900, 60, "--val_freq", 300, "--max_blocks", 3]
-    fit(tmp_path / "whole", *arguments)
-    broken = tmp_path / "broken"
-    process = start_training(broken, *SMALL_FIT, *arguments)
-    folder = broken / "ckpts/small"
-    while not (folder / "l2.ckpt").exists() or not list(folder.glob("part*6.ckpt")):
-        assert process.poll() is None
         time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    assert not (folder / "l1.ckpt").exists()
-    (folder / ".l0.ckpt.part").write_bytes(b"half a file")
-    fit(broken, *arguments, "--resume", "--max_blocks", 5)
-    assert files(broken) == files(tmp_path / "whole")
-    assert sorted(path.name for path in folder.glob(".*")) == [".lock"]
+    raise AssertionError("it does not happen")
 
 
-@pytest.mark.parametrize("who", ["agent", "first", "last"])
-def test_a_stop_of_one_process_stops_all_and_saves(tmp_path, who):
-    process = start_training(tmp_path, *SMALL_FIT, *LONG, "--devices", 2, "--loss_thr", 0)
-    wait_for(state_path(tmp_path / "ckpts/small"))
-    workers = children(process)
-    os.kill({"agent": process.pid, "first": workers[0], "last": workers[1]}[who], signal.SIGTERM)
-    _, error = process.communicate(timeout=30)
-    assert process.returncode == 143
-    assert error.count("error: ") == 1
-    assert "error: terminated; progress saved; resume with: python " in error.splitlines()[-1]
+def is_alive(number: int) -> bool:
+    return Path(f"/proc/{number}").exists()
+
+
+def start_and_hit(folder: Path, arguments: list, n_processes: int, number: signal.Signals, victim: int | None) -> str:
+    """Resume a run, send a signal to one of its processes, or the agent, once it has gone on; what the run says then.
+
+    None of the processes is left.
+    """
+    state = state_path(folder / "ckpts/small")
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    process = start_training(folder, *arguments, "--devices", n_processes, "--resume")
+    wait_for(lambda: process.poll() is not None or (state.exists() and state.stat().st_mtime_ns > before))
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout
+    workers = [int(worker) for worker in found.split()]
+    assert len(workers) == n_processes, "the run must be longer than what comes before its end"
+    os.kill(process.pid if victim is None else workers[victim], number)
+    _, error = process.communicate(timeout=60)
+    wait_for(lambda: not any(map(is_alive, workers)))
     assert "Traceback" not in error
-    folder = tmp_path / "ckpts/small"
-    assert load_state(folder) or find_levels(folder), "a level in the making, or one that was just done"
+    return f"{process.returncode} {error[error.find('error: ') :].strip() if 'error: ' in error else ''}".strip()
+
+
+def test_a_run_whose_processes_end_in_all_ways_ends_with_the_files_of_one_that_ran_through(
+    command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    size = ["--input_size", 60, 45, "--max_blocks", 6, "--loss_thr", 0]
+    arguments = [*SMALL_FIT, *size, "--num_epochs", 60, 60, 1500, "--val_freq", 50]
+    assert command("train.py", *arguments).status == 0
+    broken = tmp_path / "broken"
+    resume = "progress saved; resume with: python .*train\\.py .*--resume"
+    for n_processes, number, victim, expected in [
+        (3, signal.SIGKILL, 2, rf"1 error: process 2 died \(SIGKILL\); {resume}"),
+        (2, signal.SIGKILL, 0, rf"1 error: process 0 died \(SIGKILL\); {resume}"),
+        (2, signal.SIGKILL, None, "-9"),
+        (3, signal.SIGTERM, 2, f"143 error: terminated; {resume}"),
+        (2, signal.SIGTERM, None, f"143 error: terminated; {resume}"),
+    ]:
+        assert re.fullmatch(expected, start_and_hit(broken, arguments, n_processes, number, victim))
+    monkeypatch.chdir(broken)
+    assert command("train.py", *arguments, "--resume").status == 0
+    assert files(broken / "ckpts/small") == files(tmp_path / "ckpts/small")
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,12 @@ from training import run, trainer
 from training.stop import Enough
 from utils.checkpoint import level_path, load_level, load_state, part_paths, save_part, save_state, state_path
 
-N_KILLS = int(os.environ.get("KILLS", 5))
-FIT = [*SMALL_FIT, "--arch", "centred", "--optimizer", "nradam", "--val_freq", "20", "--save_every", "0"]
-N_EPOCHS = {"fused": ["40", "60", "300"], "reference": ["10", "20", "40"]}
+N_KILLS = int(os.environ.get("KILLS", 3))
+FIT = [
+    *(*SMALL_FIT, "--input_size", "60", "45", "--arch", "centred", "--optimizer", "nradam"),
+    *("--val_freq", "20", "--save_every", "0"),
+]
+N_EPOCHS = {"fused": ["20", "40", "200"], "reference": ["10", "20", "40"]}
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["train"])
 
@@ -87,10 +90,11 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(uninterrupted, 
         assert not state_path(folder / "ckpts/small").exists()
 
 
-@pytest.mark.parametrize("visit_points", [2**12, 2**24], ids=["many_visits", "one_visit_a_period"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stop_is_saved_and_the_command_that_is_printed_goes_on(uninterrupted, tmp_path, number, status, visit_points):
+def test_a_stop_is_saved_and_the_command_that_is_printed_goes_on(uninterrupted, tmp_path, number, status):
     arguments, expected, _ = uninterrupted
+    has_many_visits = (number == signal.SIGINT) == ("fused" in arguments)  # else one a period
+    visit_points = 2**12 if has_many_visits else 2**24
     process = start(tmp_path, arguments, visit_points)
     wait_for_state(process, tmp_path / "ckpts/small")
     os.kill(process.pid, number)
@@ -126,6 +130,31 @@ def test_a_part_that_is_saved_counts_though_its_state_is_still_there(command, tm
     resumed = command("train.py", *arguments, "--resume")
     assert resumed.status == 0, resumed.error
     assert checkpoints(tmp_path) == whole
+
+
+def test_a_level_that_was_stopped_between_its_parts_goes_on_with_parts_of_another_size(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*SMALL_FIT, "--num_epochs", 40, "--val_freq", 20]
+    assert command("train.py", *arguments).status == 0
+    whole = checkpoints(tmp_path)
+    save_part = run.save_part
+
+    def save_and_stop(folder, first, record):
+        save_part(folder, first, record)
+        if (record["level"], first) == (1, 6):
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "ckpts/small"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "save_part", save_and_stop)
+        assert command("train.py", *arguments, "--max_blocks", 3, "--overwrite").status == 130
+    assert len(part_paths(folder)) == 3
+    assert not level_path(folder, 1).exists()
+    (folder / ".l0.ckpt.part").write_bytes(b"half a file")
+    resumed = command("train.py", *arguments, "--resume", "--max_blocks", 5)
+    assert resumed.status == 0, resumed.error
+    assert checkpoints(tmp_path) == whole
+    assert sorted(path.name for path in folder.glob(".*")) == [".lock"]
 
 
 @pytest.mark.parametrize("parts", [(), ("--max_blocks", "9")], ids=["whole", "in_parts"])

@@ -2,14 +2,18 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import ROOT
 
 from training.stop import Enough, StopSignals
-from utils.errors import Interrupted
+from utils.errors import Interrupted, run_command
 from utils.ranks import Ranks
 
 
@@ -62,3 +66,26 @@ def test_enough_is_a_target_at_the_finest_level_or_a_deadline_at_any():
     assert late(2, 0.0)
     assert late.why == "--max_seconds ran out in level 2"
     assert not Enough(None, time.perf_counter() + 100, Ranks())(0, torch.inf)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at what a process has loaded")
+@pytest.mark.parametrize("program", ["train.py", "reconstruct.py", "preprocess_mesh.py"])
+def test_an_interrupt_during_the_imports_ends_a_program_in_silence(program):
+    process = subprocess.Popen([sys.executable, ROOT / program, "--help"], stderr=subprocess.PIPE, text=True)
+    while "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert (process.returncode, error) == (-signal.SIGINT, "")
+
+
+def test_an_interrupt_is_told_in_one_line_and_handled_as_before_afterwards(capsys):
+    def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit, match="130"):
+        run_command(interrupted)
+    assert capsys.readouterr().err == "error: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before

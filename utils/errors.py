@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 
@@ -39,6 +40,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 def _run(main: Callable[[], None]) -> int | str | None:
     """What `sys.exit` takes for how a main function has ended."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except SystemExit as end:
@@ -58,6 +60,8 @@ def _run(main: Callable[[], None]) -> int | str | None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return f"error: {place}{error.strerror or one_line(error)}"
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _open_streams() -> None:
