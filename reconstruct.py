@@ -16,9 +16,9 @@ from datasets.tasks import task_of
 from datasets.writers import check_picture_path, open_array, write_rows
 from models.miner import MINER, WINDOW_VALUES
 from opt import OneLineParser, add_backend_option, add_flag, device_of
-from utils.checkpoint import write_aside
 from utils.errors import InputError, run_command, size_text
 from utils.figures import draw_blocks
+from utils.files import write_aside
 from utils.metrics import Similarity, iou, psnr
 from utils.pyramid import pyramid
 from utils.windows import Window, cut_rows, is_inside, whole

@@ -24,8 +24,8 @@ from training.plan import Plan, plan_run
 from training.report import finish, print_finished
 from training.run import Run, check_folder
 from training.spec import specify_levels
-from training.stop import Enough, StopSignals
-from training.trainer import quiet_lightning
+from training.stop import Enough, StopSignals, resumable
+from training.trainer import quiet_libraries
 from utils.checkpoint import lock
 from utils.errors import run_command, size_text
 from utils.ranks import Ranks
@@ -61,8 +61,7 @@ def main(ranks: Ranks, started: float) -> None:
     if ranks.is_first:
         print_notes(plan, source, ranks, options)
 
-    ckpts.mkdir(parents=True, exist_ok=True)
-    with lock(ckpts) if ranks.is_first else nullcontext(), StopSignals(ranks) as stop:
+    with lock(ckpts) if ranks.is_first else nullcontext(), StopSignals(ranks) as stop, resumable():
         check_folder(ckpts, options)
         store = open_levels(source, options.n_scales, plan, ranks)
         described = task.describe(source) | {"crc32": store.crc32}
@@ -136,7 +135,7 @@ def cli(started: float | None = None) -> None:
     started = time.perf_counter() if started is None else started
     gc.freeze()  # what the imports have left need not be searched again and again
     torch.set_flush_denormal(True)  # before any parallel work, or some threads stay slow
-    quiet_lightning()
+    quiet_libraries()
 
     def run() -> None:
         with join() as ranks:

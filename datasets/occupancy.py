@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from datasets.sources import Source, check_is_file
-from utils.checkpoint import write_aside
 from utils.errors import InputError, one_line, size_text
+from utils.files import write_aside
 from utils.frame import Frame
 from utils.memory import check_memory
 

@@ -22,6 +22,7 @@ from training.run import JOINING, Run
 from training.spec import LevelSpec
 from utils.checkpoint import level_path, load_level, load_part, part_path, state_path
 from utils.errors import InputError, Interrupted
+from utils.files import map_new_array
 from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, as_numbers, map_raster, new_raster
 from utils.windows import row_ranges, whole
 
@@ -177,8 +178,7 @@ def join_networks(parts: list[dict[str, Any]], shape: NetworkShape, folder: Path
 def _join(tensors: list[Tensor], path: Path) -> Tensor:
     """Tensors one after another along dimension 0, in a file."""
     shape = (sum(map(len, tensors)), *tensors[0].shape[1:])
-    joined = torch.from_numpy(np.lib.format.open_memmap(path, "w+", np.float32, shape))
-    return torch.cat(tensors, out=joined)
+    return torch.cat(tensors, out=torch.from_numpy(map_new_array(path, np.float32, shape)))
 
 
 def reconstruct(job: Job, level: Level, target: LevelTarget, index: int) -> tuple[Raster, float]:

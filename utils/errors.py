@@ -1,5 +1,6 @@
 """Errors of a command line: one line each, without a traceback."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -19,21 +20,43 @@ class KernelError(RuntimeError):
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line's main function; bad input and failed writes end it with one line and status 1."""
+    status = _status_of(main)
+    lost = _flush_output()
+    if status or lost:
+        sys.exit(status or lost)
+
+
+def _status_of(main: Callable[[], None]) -> int | str | None:
+    """What a command line ends with: its exit status, or a line of error."""
     try:
         main()
+    except SystemExit as end:
+        return end.code
     except InputError as error:
-        sys.exit(f"error: {one_line(error)}")
+        return f"error: {one_line(error)}"
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         reason = one_line(error)[:200]
-        sys.exit(f"error: out of memory; use a smaller size, network, batch, --scale or --b_chunks ({reason})")
+        return f"error: out of memory; use a smaller size, network, batch, --scale or --b_chunks ({reason})"
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {place}{error.strerror or one_line(error)}")
+        return f"error: {place}{error.strerror or one_line(error)}"
+    return None
+
+
+def _flush_output() -> str | None:
+    """Write what is left of the output; a line of error where it cannot be."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at exit
+        return f"error: the output cannot be written: {error.strerror or one_line(error)}"
+    return None
 
 
 def is_out_of_memory(error: Exception) -> bool:

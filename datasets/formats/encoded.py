@@ -1,5 +1,7 @@
 """PNG, JPEG and other formats of Pillow or OpenCV: pictures that decode only as a whole."""
 
+import errno
+import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -12,8 +14,8 @@ import numpy as np
 import PIL.Image
 
 from datasets.formats import DEPTHS, SUPPORTED, Pixels, unsupported_type
-from utils.checkpoint import aside
 from utils.errors import InputError, one_line
+from utils.files import aside
 from utils.memory import check_memory
 
 PIL.Image.MAX_IMAGE_PIXELS = None
@@ -23,6 +25,7 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}  # by colour type, as OpenCV give
 _PNG_METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
 _PNG_COMPRESSION = 3  # 6, the usual one, takes half as long again to save 2%
 _JPEG_QUALITY = 95
+_NUMBERS = {os.strerror(number): number for number in errno.errorcode}  # of the system's errors, by their texts
 
 
 def open_pixels(path: Path) -> Pixels:
@@ -136,12 +139,13 @@ def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, 
         mapped = np.memmap(scratch, dtype, mode="r")
         picture = pyvips.Image.new_from_memory(mapped, width, height, n_channels, "ushort" if deep else "uchar")
         picture = picture.copy(interpretation=colours)
-        target = pyvips.Target.new_to_descriptor(file.fileno())
+        target = pyvips.Target.new_to_descriptor(file.fileno())  # a function of ours would take no Ctrl-C
         try:
             if path.suffix.lower() == ".png":
                 picture.pngsave_target(target, filter="all", compression=_PNG_COMPRESSION)
             else:
                 picture.jpegsave_target(target, Q=_JPEG_QUALITY)
         except pyvips.Error as error:
-            system = re.search("(?:system|unix) error: (.+)", error.detail)
-            raise InputError(f"cannot write {path}: {system[1] if system else one_line(error)}") from error
+            told = re.search("(?:system|unix) error: (.+)", error.detail)
+            reason = told[1] if told else one_line(error)
+            raise OSError(_NUMBERS.get(reason), reason) from error
