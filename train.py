@@ -25,7 +25,7 @@ from training.report import finish, print_finished
 from training.run import Run, check_folder
 from training.spec import specify_levels
 from training.stop import Enough, StopSignals, resumable
-from training.trainer import quiet_libraries
+from training.trainer import quiet_lightning
 from utils.checkpoint import lock
 from utils.errors import run_command, size_text
 from utils.ranks import Ranks
@@ -135,7 +135,7 @@ def cli(started: float | None = None) -> None:
     started = time.perf_counter() if started is None else started
     gc.freeze()  # what the imports have left need not be searched again and again
     torch.set_flush_denormal(True)  # before any parallel work, or some threads stay slow
-    quiet_libraries()
+    quiet_lightning()
 
     def run() -> None:
         with join() as ranks:

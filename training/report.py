@@ -13,7 +13,6 @@ import torch
 
 from models.miner import MINER
 from training.part import Job
-from training.trainer import Curves
 from utils.checkpoint import level_path
 from utils.errors import InputError
 from utils.memory import peak_memory
@@ -110,11 +109,13 @@ def mean_similarity(model: MINER, signal: Raster, b_chunks: int) -> float | None
 
 def log_options(job: Job, results: dict[str, float]) -> None:
     """A row of TensorBoard's table of hyperparameters, so that runs compare."""
-    logger = Curves(job.exp_name, version="")
+    from training.curves import Curves  # TensorBoard loads slowly
+
+    curves = Curves(Path("logs") / job.exp_name)
     aside = {"accelerator", "b_chunks", "exp_name", "log_image"}  # the table names the run anyway
     row = {name: value for name, value in job.run.options.items() if value is not None and name not in aside}
-    logger.log_hyperparams(row, {f"final/{name}": value for name, value in results.items()})
-    logger.finalize("success")
+    curves.log_hyperparams(row, {f"final/{name}": value for name, value in results.items()})
+    curves.finalize("success")
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:

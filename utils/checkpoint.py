@@ -48,7 +48,7 @@ def lock(folder: Path) -> FileLock:
     except Timeout as error:
         raise InputError(f"{folder} is being fitted by another process; choose another --exp_name") from error
     except OSError as error:
-        raise unwritable(error.filename or folder, error) from error
+        raise unwritable(folder, error) from error
     return held
 
 

@@ -34,7 +34,7 @@ class WriteError(InputError):
 
 def unwritable(path: Path | str, error: OSError) -> WriteError:
     to_try = f"; {_TO_TRY[error.errno]}" if error.errno in _TO_TRY else ""
-    return WriteError(f"cannot write {path}: {error.strerror or one_line(error)}{to_try}")
+    return WriteError(f"cannot write {os.fsdecode(path)}: {error.strerror or one_line(error)}{to_try}")
 
 
 @contextmanager
