@@ -33,7 +33,7 @@ def check_picture_path(path: Path, n_channels: int, size: tuple[int, int], bits:
             f"{path}: {format.name} holds {format.most_side} pixels a side, not {size_text(size)}; write .png or .tif"
         )
     if format.markers and path.exists() and not format.can_replace(path):
-        raise InputError(f"{path} exists and is not just a {format.name} array; choose another name")
+        raise InputError(f"{path} exists and is not a {format.name} array; choose another name")
     if not format.markers and path.is_dir():
         raise InputError(f"{path} is a folder; choose another name")
 

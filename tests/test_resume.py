@@ -201,10 +201,10 @@ def test_a_run_killed_after_it_reached_its_target_ends_the_same(command, tmp_pat
     whole = checkpoints(tmp_path)
     save_level = run.save_level
 
-    def save_or_die(path, record):
+    def save_or_die(path, record, clear):
         if record["level"] == 0:
             raise KeyboardInterrupt
-        save_level(path, record)
+        save_level(path, record, clear)
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_level", save_or_die)

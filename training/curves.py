@@ -16,6 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams, image, scalar
+from tqdm.auto import tqdm
 
 from utils.files import unwritable
 
@@ -105,4 +106,4 @@ class Curves(Logger):
 @lru_cache
 def _note(text: str) -> None:
     """Print a note, once: the parts of a level have curves each."""
-    print(f"note: {text}", file=sys.stderr)
+    tqdm.write(f"note: {text}", file=sys.stderr)  # beside the progress bar

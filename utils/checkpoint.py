@@ -110,6 +110,8 @@ def _load(kind: str, path: Path) -> dict[str, Any]:
         is_large = path.stat().st_size > _LARGE
         record = torch.load(path, map_location="cpu", mmap=is_large, weights_only=True)
         _check_tensors(record)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is gone; --resume fits it again") from error
     except Exception as error:  # whatever a damaged archive or pickle raises
         raise InputError(f"{path} is damaged, or not a checkpoint; fit it again") from error
     if not isinstance(record, dict) or str(record.get("format")) != kind:

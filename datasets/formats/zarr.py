@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -96,7 +97,11 @@ def _replace(path: Path, new: Path) -> None:
             os.replace(old, path)
         raise
     sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        try:
+            shutil.rmtree(old)
+        except OSError as error:
+            print(f"note: {old}, the old picture, is left: {error.strerror}; delete it", file=sys.stderr)
 
 
 def can_replace(path: Path) -> bool:
