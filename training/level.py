@@ -20,7 +20,7 @@ from models.shape import NetworkShape
 from training.part import Job, Part, fit_part
 from training.run import JOINING, Run
 from training.spec import LevelSpec
-from utils.checkpoint import level_path, load_level, load_part, part_path, state_path
+from utils.checkpoint import find_levels, level_path, load_level, load_part, part_path, state_path
 from utils.errors import InputError, Interrupted
 from utils.files import map_new_array
 from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, as_numbers, map_raster, new_raster
@@ -126,10 +126,10 @@ def refuse_divergence(job: Job, before: list[dict[str, Any]], n_active: int, n_d
     if 2 * n_diverged > n_blocks:
         if job.ranks.is_first:
             job.run.drop_progress()
-        spec = job.specs[0]
+        spec, kept = job.specs[0], find_levels(job.run.ckpts)
         raise InputError(
             f"the fit diverged: {n_diverged:,} of {n_blocks:,} blocks. Try a smaller --lr than {spec.lr}, or a larger "
-            f"--a than {spec.a}, with --overwrite"
+            f"--a than {spec.a}{', with --overwrite' if kept else ''}"
         )
 
 

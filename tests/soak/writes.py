@@ -312,7 +312,7 @@ FIT = (
         "--preset",
         "best",
     ),
-    *("--num_epochs", "6", "--val_freq", "3", "--accelerator", "cpu", "--exp_name", "run", "--save_every", "0"),
+    *("--num_epochs", "4", "--val_freq", "2", "--accelerator", "cpu", "--exp_name", "run", "--save_every", "0"),
 )
 _OF_FIT = ("ckpts/run/*.ckpt", "ckpts/run/options.yaml", "ckpts/run/metrics.json")
 
@@ -379,7 +379,7 @@ def programs(bench: Bench) -> list[Program]:
             for one in decode
         ),
     )
-    parts = ("--n_scales", "2", "--max_blocks", "6", "--max_memory", "1e-6", "--log_image")
+    parts = ("--max_blocks", "6", "--max_memory", "1e-6", "--log_image")
     resume = ("--resume",)
     made += [
         Program("train.py", fit, _OF_FIT, empty, resume, "ckpts/run"),
