@@ -142,7 +142,8 @@ def write_level(
         active: (n_grid,) bool, which blocks have been trained
         complete: nothing is left to train
     """
-    with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=JOINING) as folder:
+    # what cannot be deleted then is left to the next run: the first error is the one to tell
+    with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=JOINING, ignore_cleanup_errors=True) as folder:
         network = join_networks(parts, spec.shape, Path(folder))
         silent = torch.cat([part["silent"] for part in parts]) if parts else torch.zeros(0, dtype=torch.bool)
         if target.coarse is not None and not spec.residual and silent.any():

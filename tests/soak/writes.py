@@ -314,7 +314,7 @@ FIT = (
     ),
     *("--num_epochs", "4", "--val_freq", "2", "--accelerator", "cpu", "--exp_name", "run", "--save_every", "0"),
 )
-_OF_FIT = ("ckpts/run/*.ckpt", "ckpts/run/options.yaml", "ckpts/run/metrics.json")
+_OF_FIT = ("ckpts/run/l*.ckpt", "ckpts/run/options.yaml", "ckpts/run/metrics.json")
 
 
 def programs(bench: Bench) -> list[Program]:
