@@ -21,10 +21,10 @@ from datasets.tasks import task_of
 from datasets.writers import check_picture_path, held_bytes, open_array, write_rows
 from models.miner import MINER, WINDOW_VALUES
 from opt import device_of
-from utils.checkpoint import write_aside
 from utils.cli import OneLineParser, add_backend_option, add_choice, add_flag, text, whole_number
 from utils.errors import InputError, run_command, size_text
 from utils.figures import draw_blocks
+from utils.files import write_aside
 from utils.memory import available_memory, used_memory
 from utils.metrics import Similarity, iou, psnr
 from utils.pyramid import pyramid

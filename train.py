@@ -27,7 +27,7 @@ from training.plan import Plan, plan_run
 from training.report import finish, print_finished
 from training.run import Run, check_folder
 from training.spec import specify_levels
-from training.stop import Enough, StopSignals
+from training.stop import Enough, StopSignals, resumable
 from training.trainer import quiet_lightning
 from utils.checkpoint import lock
 from utils.errors import run_command, size_text
@@ -64,8 +64,7 @@ def main(ranks: Ranks, started: float) -> None:
     if ranks.is_first:
         print_notes(plan, source, ranks, options)
 
-    ckpts.mkdir(parents=True, exist_ok=True)
-    with lock(ckpts) if ranks.is_first else nullcontext(), StopSignals(ranks) as stop:
+    with lock(ckpts) if ranks.is_first else nullcontext(), StopSignals(ranks) as stop, resumable():
         check_folder(ckpts, options)
         store = open_levels(source, options.n_scales, plan, ranks)
         described = task.describe(source) | {"crc32": store.crc32}

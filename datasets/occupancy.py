@@ -17,9 +17,8 @@ from torch import Tensor
 
 from datasets.sources import Source
 from utils import windows
-from utils.checkpoint import write_aside
 from utils.errors import InputError, one_line, size_text
-from utils.files import check_file
+from utils.files import check_file, write_aside
 from utils.frame import Frame
 from utils.memory import check_memory
 

@@ -14,8 +14,8 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from datasets.sources import Source
-from utils.checkpoint import write_aside
 from utils.errors import InputError
+from utils.files import sync, write_aside
 from utils.pyramid import downsample, level_size
 from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, map_raster, new_raster, raster_bytes
 from utils.windows import row_ranges, whole
@@ -60,6 +60,7 @@ def write_levels(source: Source, n_scales: int, folder: Path) -> None:
         folder: where the levels of all signals are kept; its contents may be deleted
     Errors
         InputError if the disk has no room, and for occupancy without a surface, all of it inside or outside
+        OSError for what cannot be written
     """
     place = folder / _key(source, n_scales)
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,8 +75,14 @@ def write_levels(source: Source, n_scales: int, folder: Path) -> None:
             )
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        store = _fill(source, n_scales, place)
-        write_aside(place / _HEADER, json.dumps({"crc32": store.crc32}).encode())
+        try:
+            store = _fill(source, n_scales, place)
+            for level in range(n_scales):
+                sync(_path(place, level))
+            write_aside(place / _HEADER, json.dumps({"crc32": store.crc32}).encode())
+        except BaseException:  # an interrupt too
+            shutil.rmtree(place, ignore_errors=True)
+            raise
 
 
 def map_levels(source: Source, n_scales: int, folder: Path) -> Store:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from datasets.formats import FORMATS, Format
-from utils.checkpoint import aside
 from utils.errors import InputError, size_text
+from utils.files import aside
 
 _COPIES_HELD = 3  # gathered, padded, compressed
 
@@ -34,7 +34,7 @@ def check_picture_path(path: Path, n_channels: int, size: tuple[int, int], bits:
         raise InputError(
             f"{path}: {format.name} holds {format.most_side} pixels a side, not {size_text(size)}; write .png or .tif"
         )
-    if format.markers and path.exists() and not (path / format.markers[0]).is_file():
+    if format.markers and path.exists() and not format.can_replace(path):
         raise InputError(f"{path} exists and is not a {format.name} array; choose another name")
     if not format.markers and path.is_dir():
         raise InputError(f"{path} is a folder; choose another name")

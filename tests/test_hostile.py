@@ -26,8 +26,9 @@ from models.miner import MINER
 from opt import make_parser, parse_options
 from training.module import LevelModule
 from utils import memory
-from utils.checkpoint import load_level, save_level, write_aside
+from utils.checkpoint import load_level, save_level
 from utils.errors import InputError
+from utils.files import write_aside
 from utils.frame import Frame
 from utils.pyramid import upsample_whole
 from utils.raster import computed

@@ -196,6 +196,42 @@ def test_a_run_that_reached_its_target_is_finished_until_more_is_asked_for(comma
     assert checkpoints(tmp_path)["l0.ckpt"] == whole["l0.ckpt"], "the coarser ones record the target"
 
 
+def test_a_target_may_be_raised(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*SMALL_FIT, "--val_freq", "20"]
+    assert command("train.py", *arguments, "--target_psnr", 33).status == 0
+    expected = checkpoints(tmp_path)["l0.ckpt"]
+    assert command("train.py", *arguments, "--overwrite", "--target_psnr", 25).status == 0
+    raised = command("train.py", *arguments, "--resume", "--target_psnr", 33)
+    assert raised.status == 0, raised.error
+    assert "is finished" not in raised.out
+    assert checkpoints(tmp_path)["l0.ckpt"] == expected
+
+
+def test_time_may_be_given_again_and_again(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*SMALL_FIT, "--num_epochs", "40", "--val_freq", "20"]
+    assert command("train.py", *arguments, "--exp_name", "whole").status == 0
+    outcome, n_runs = command("train.py", *arguments, "--max_seconds", 1e-3), 1
+    while "--max_seconds ran out" in outcome.error:
+        outcome = command("train.py", *arguments, "--max_seconds", 1e-3, "--resume")
+        assert outcome.status == 0, outcome.error
+        n_runs += 1
+    assert 3 < n_runs < 9, "a period each time"
+    assert torch.equal(MINER.load("ckpts/small").decode(), MINER.load("ckpts/whole").decode())
+
+
+def test_a_run_that_ended_early_is_called_unfinished(command, tmp_path, monkeypatch):
+    """Here between two levels, so there is no state either."""
+    monkeypatch.chdir(tmp_path)
+    arguments = [*SMALL_FIT, "--num_epochs", "20", "--val_freq", "20"]
+    assert command("train.py", *arguments, "--max_seconds", 1e-3).status == 0
+    assert not state_path(tmp_path / "ckpts/small").exists()
+    assert "already holds an unfinished fit: --resume continues it" in command("train.py", *arguments).error
+    assert command("train.py", *arguments, "--resume").status == 0
+    assert "already holds a fit: --overwrite replaces it" in command("train.py", *arguments).error
+
+
 def test_a_level_without_networks_waits_for_the_one_that_ran_out_of_time(command, tmp_path, monkeypatch):
     """With this threshold level 1 needs none."""
     monkeypatch.chdir(tmp_path)
@@ -232,10 +268,10 @@ def test_a_run_killed_after_it_reached_its_target_ends_the_same(command, tmp_pat
     whole = checkpoints(tmp_path)
     save_level = run.save_level
 
-    def save_or_die(path, record):
+    def save_or_die(path, record, clear):
         if record["level"] == 0:
             raise KeyboardInterrupt
-        save_level(path, record)
+        save_level(path, record, clear)
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_level", save_or_die)

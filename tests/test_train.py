@@ -20,6 +20,7 @@ import opt
 import preprocess_mesh
 import reconstruct
 import train
+import training.level
 from datasets.sources import read_picture
 from models.miner import MINER
 from opt import dump_options, parse_options, recorded_options
@@ -527,8 +528,27 @@ def test_a_fit_that_diverges_says_so_once_and_can_be_begun_again(command, tmp_pa
     outcome = command("train.py", *SMALL_FIT, "--num_epochs", 5, "--lr", 1e30)
     assert outcome.status not in (0, None)
     assert "the fit diverged: 4 of 4 blocks. Try a smaller --lr than 1e+30" in outcome.error
+    assert "--overwrite" not in outcome.error
+    assert outcome.error.count("diverged") == 1
     assert not list(tmp_path.glob("ckpts/small/*.ckpt"))
     assert command("train.py", *SMALL_FIT, "--num_epochs", 5).status == 0, "nothing is in its way"
+
+
+def test_a_fit_that_diverges_at_a_finer_level_says_that_there_is_something_to_replace(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit_part = training.level.fit_part
+
+    def diverge(job, spec, *rest):
+        return fit_part(job, spec, *rest) | ({"diverged": 1000} if spec.index == 1 else {})
+
+    arguments = [*SMALL_FIT, "--num_epochs", 5]
+    with monkeypatch.context() as patch:
+        patch.setattr(training.level, "fit_part", diverge)
+        outcome = command("train.py", *arguments)
+    assert re.search(r"the fit diverged: .* with --overwrite$", outcome.status)
+    assert [path.name for path in tmp_path.glob("ckpts/small/*.ckpt")] == ["l2.ckpt"]
+    assert "already holds an unfinished fit" in command("train.py", *arguments).error
+    assert command("train.py", *arguments, "--lr", 0.01, "--overwrite").status == 0
 
 
 def test_a_second_run_of_one_process_has_a_clock_of_its_own(command, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Files that are written a few rows at a time: what they hold, what they take, what is left where they fail."""
 
+import errno
+import os
 import resource
 import subprocess
 import sys
@@ -99,7 +101,29 @@ def test_zarr_replaces_an_array_and_no_other_folder(tmp_path):
     with pytest.raises(InputError, match=r"mine\.zarr exists and is not a Zarr array"):
         write_picture(tmp_path / "mine.zarr", torch.ones(1, 5, 5), 8)
     assert (tmp_path / "mine.zarr" / "letter").read_text() == "precious"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.zarr", "x.zarr"]
+    zarr.create_group(tmp_path / "group.zarr").create_array("0", shape=(4, 4), dtype="uint8")
+    (tmp_path / "x.zarr" / "letter").write_text("precious")
+    for name in ("group", "x"):
+        with pytest.raises(InputError, match=rf"{name}\.zarr exists and is not a Zarr array"):
+            write_picture(tmp_path / f"{name}.zarr", torch.ones(1, 5, 5), 8)
+    assert zarr.open_group(tmp_path / "group.zarr", mode="r")["0"].shape == (4, 4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["group.zarr", "mine.zarr", "x.zarr"]
+
+
+def test_zarr_gives_the_old_array_its_place_back_where_the_new_one_cannot_take_it(tmp_path, monkeypatch):
+    write_picture(tmp_path / "x.zarr", torch.zeros(1, 6, 10), 8)
+    replace = os.replace
+
+    def fail(source, target):
+        if source.name.endswith(".part"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(InputError, match=r"cannot write .*x\.zarr: Input/output error; check the disk"):
+        write_picture(tmp_path / "x.zarr", torch.ones(1, 5, 5), 8)
+    assert np.array_equal(read(tmp_path / "x.zarr"), np.zeros((6, 10)))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.zarr"]
 
 
 def test_what_a_format_cannot_hold_is_refused_before_a_row_is_asked_for(tmp_path):

@@ -139,4 +139,4 @@ class LevelImages(Callback):
         }
         for name, figure in figures.items():
             upright = figure if self.band is None else figure.flip(1)
-            trainer.logger.experiment.add_image(f"{name}/l{self.index}", upright, module.n_epochs_done)
+            trainer.logger.log_picture(f"{name}/l{self.index}", upright, module.n_epochs_done)

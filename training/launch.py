@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from math import ceil
 from typing import NoReturn
@@ -163,7 +163,8 @@ def _failing_together(ranks: Ranks) -> Iterator[None]:
 
 def _leave(status: int) -> NoReturn:
     """End this process without another word."""
-    sys.stdout.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
     os._exit(status)
 
 

@@ -20,8 +20,9 @@ from models.shape import NetworkShape
 from training.part import Job, Part, fit_part
 from training.run import JOINING, Run, span_of
 from training.spec import LevelSpec
-from utils.checkpoint import level_path, load_level, load_part, part_path, state_path
+from utils.checkpoint import find_levels, level_path, load_level, load_part, part_path, state_path
 from utils.errors import InputError, Interrupted, one_line
+from utils.files import map_new_array
 from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, as_numbers, map_raster, new_raster
 from utils.windows import row_ranges, whole
 
@@ -166,10 +167,10 @@ def refuse_divergence(job: Job, before: list[dict[str, Any]], n_active: int, n_d
     if 2 * n_diverged > n_blocks:
         if job.ranks.is_first:
             job.run.drop_progress()
-        spec = job.specs[0]
+        spec, kept = job.specs[0], find_levels(job.run.ckpts)
         raise InputError(
             f"the fit diverged: {n_diverged:,} of {n_blocks:,} blocks. Try a smaller --lr than {spec.lr}, or a larger "
-            f"--a than {spec.a}, with --overwrite"
+            f"--a than {spec.a}{', with --overwrite' if kept else ''}"
         )
 
 
@@ -182,7 +183,8 @@ def write_level(
         active: (n_grid,) bool, which blocks have been trained
         complete: nothing is left to train
     """
-    with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=JOINING) as folder:
+    # what cannot be deleted then is left to the next run: the first error is the one to tell
+    with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=JOINING, ignore_cleanup_errors=True) as folder:
         network = join_networks(parts, spec.shape, Path(folder))
         silent = torch.cat([part["silent"] for part in parts]) if parts else torch.zeros(0, dtype=torch.bool)
         if target.coarse is not None and not spec.residual and silent.any():
@@ -218,8 +220,7 @@ def join_networks(parts: list[dict[str, Any]], shape: NetworkShape, folder: Path
 def _join(tensors: list[Tensor], path: Path) -> Tensor:
     """Tensors one after another along dimension 0, in a file."""
     shape = (sum(map(len, tensors)), *tensors[0].shape[1:])
-    joined = torch.from_numpy(np.lib.format.open_memmap(path, "w+", np.float32, shape))
-    return torch.cat(tensors, out=joined)
+    return torch.cat(tensors, out=torch.from_numpy(map_new_array(path, np.float32, shape)))
 
 
 def reconstruct(job: Job, level: Level, target: LevelTarget, index: int) -> tuple[Raster, float]:

@@ -1,6 +1,5 @@
 """How a run went: the quality of its files, loaded back, and what they took."""
 
-import json
 import math
 import platform
 import sys
@@ -11,11 +10,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from models.miner import MINER
 from training.part import Job
-from utils.checkpoint import level_path, write_aside
+from utils.checkpoint import level_path
 from utils.errors import InputError
 from utils.memory import peak_memory
 from utils.metrics import Metric, Similarity, psnr
@@ -55,7 +53,7 @@ def finish(job: Job, signal: Raster, report: dict[str, Any], backend: str, start
     }
     report["seconds"]["total"] = time.perf_counter() - started
     report |= surroundings(job.device)
-    write_aside(run.ckpts / "metrics.json", json.dumps(report, indent=2).encode())
+    run.save_report(report)
     log_options(job, {metric.name: quality, "parameters": model.n_parameters, "seconds": report["seconds"]["total"]})
     print_result(job, report, quality)
 
@@ -111,11 +109,13 @@ def mean_similarity(model: MINER, signal: Raster, b_chunks: int) -> float | None
 
 def log_options(job: Job, results: dict[str, float]) -> None:
     """A row of TensorBoard's table of hyperparameters, so that runs compare."""
-    logger = TensorBoardLogger("logs", name=job.exp_name, version="")
+    from training.curves import Curves  # TensorBoard loads slowly
+
+    curves = Curves(Path("logs") / job.exp_name)
     aside = {"accelerator", "b_chunks", "exp_name", "log_image"}  # the table names the run anyway
     row = {name: value for name, value in job.run.options.items() if value is not None and name not in aside}
-    logger.log_hyperparams(row, {f"final/{name}": value for name, value in results.items()})
-    logger.finalize("success")
+    curves.log_hyperparams(row, {f"final/{name}": value for name, value in results.items()})
+    curves.finalize("success")
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import math
 import shutil
 import sys
 from argparse import Namespace
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,9 @@ from utils.checkpoint import (
     save_part,
     save_state,
     state_path,
-    write_aside,
 )
 from utils.errors import InputError
-from utils.files import check_file
+from utils.files import check_file, write_aside
 from utils.metrics import Metric
 from utils.ranks import Ranks
 
@@ -36,13 +36,24 @@ JOINING = ".joining-"
 
 def check_folder(ckpts: Path, options: Namespace) -> None:
     """InputError where an earlier run is in the way."""
-    unfinished = state_path(ckpts).exists() or not (ckpts / "metrics.json").exists()
-    if (find_levels(ckpts) or state_path(ckpts).exists()) and not (options.overwrite or options.resume):
-        raise InputError(
-            f"{ckpts} already holds {'an unfinished fit: --resume continues it' if unfinished else 'a fit'}"
-            f"{',' if unfinished else ':'} --overwrite replaces it, another --exp_name keeps it"
-            + ("" if sys.argv[1:] else " (python train.py --config configs/quickstart.yaml --overwrite)")
-        )
+    if options.overwrite or options.resume or not (find_levels(ckpts) or state_path(ckpts).exists()):
+        return
+    word = "a" if is_complete(ckpts) else "an unfinished"
+    resume = "" if is_complete(ckpts) else "--resume continues it, "
+    raise InputError(
+        f"{ckpts} already holds {word} fit: {resume}--overwrite replaces it, another --exp_name keeps it"
+        + ("" if sys.argv[1:] else " (python train.py --config configs/quickstart.yaml --overwrite)")
+    )
+
+
+def is_complete(ckpts: Path) -> bool:
+    """Whether the run in a folder has ended, and not early."""
+    if state_path(ckpts).exists() or not (ckpts / "metrics.json").exists():
+        return False
+    try:
+        return not is_incomplete(load_level(level_path(ckpts, 0)))
+    except InputError:  # it is damaged or missing
+        return False
 
 
 class Run:
@@ -145,6 +156,9 @@ class Run:
             if level == 0 and now > before:  # with its own schedule, so from its beginning
                 levels.pop(0, None)
                 inside = []
+            elif now != before and options.overwrite:
+                self.ended_early = False
+                return
             elif now != before:
                 raise InputError(
                     f"--resume: level {level} of {self.ckpts} has {before} epochs, but --num_epochs asks for {now}: "
@@ -167,8 +181,7 @@ class Run:
         """Remove what nothing goes on from."""
         if self.state is None:
             state_path(self.ckpts).unlink(missing_ok=True)
-        for path in set(part_paths(self.ckpts)) - set(self.parts):
-            path.unlink()
+        remove_parts(self.ckpts, keep=self.parts)
         remove_leftovers(self.ckpts)
         if not self.is_begun:
             shutil.rmtree(Path("logs") / options.exp_name, ignore_errors=True)
@@ -191,19 +204,32 @@ class Run:
         Inputs
             incomplete: the run ended early; what it can go on from stays
         """
-        if index == self.identity["n_scales"] - 1:
-            remove_run(self.ckpts)
-            write_aside(self.ckpts / "options.yaml", dump_options(self.options).encode())
-        (self.ckpts / "metrics.json").unlink(missing_ok=True)
+        is_coarsest = index == self.identity["n_scales"] - 1
         note = {"incomplete": True} if incomplete else {}
-        save_level(level_path(self.ckpts, index), self.header(index) | outcome | note | level.record())
+
+        def clear() -> None:
+            if is_coarsest:
+                remove_run(self.ckpts)
+            (self.ckpts / "metrics.json").unlink(missing_ok=True)
+
+        save_level(level_path(self.ckpts, index), self.header(index) | outcome | note | level.record(), clear)
         if not incomplete:
             self.drop_progress()
+        if is_coarsest:
+            self._save_options()
+
+    def save_report(self, report: dict[str, Any]) -> None:
+        """Write metrics.json, with which a run is complete."""
+        self._save_options()  # which may have failed in the process that saved the coarsest level
+        write_aside(self.ckpts / "metrics.json", json.dumps(report, indent=2).encode())
+
+    def _save_options(self) -> None:
+        write_aside(self.ckpts / "options.yaml", dump_options(self.options).encode())
 
     def drop_progress(self) -> None:
         """Remove what is kept of a level while it is trained."""
-        for path in [state_path(self.ckpts), *part_paths(self.ckpts)]:
-            path.unlink(missing_ok=True)
+        state_path(self.ckpts).unlink(missing_ok=True)
+        remove_parts(self.ckpts)
 
 
 def span_of(record: dict[str, Any]) -> range:
@@ -255,8 +281,16 @@ def remove_leftovers(ckpts: Path) -> None:
         shutil.rmtree(folder)
 
 
+def remove_parts(ckpts: Path, keep: Collection[Path] = ()) -> None:
+    """The last one first: wherever this ends, those that are left follow each other from the first on."""
+    for path in reversed(part_paths(ckpts)):
+        if path not in keep:
+            path.unlink()
+
+
 def remove_run(ckpts: Path) -> None:
     """Take an earlier run's files out of its folder."""
     for level in find_levels(ckpts):
         level_path(ckpts, level).unlink()
-    (ckpts / "metrics.json").unlink(missing_ok=True)
+    for name in ("metrics.json", "options.yaml"):
+        (ckpts / name).unlink(missing_ok=True)

@@ -5,15 +5,34 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from utils.errors import Interrupted
+from utils.errors import InputError, Interrupted
+from utils.files import WriteError, unwritable
 from utils.ranks import Ranks
 
 
 def resuming_command() -> str:
     """The command that resumes this run."""
     return shlex.join(["python", *sys.argv, *([] if "--resume" in sys.argv else ["--resume"])])
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """A write that fails ends the run with one line: the file, the reason, what to try and how to resume.
+
+    Errors
+        InputError for any OSError and WriteError
+    """
+    try:
+        yield
+    except OSError as error:
+        failed = unwritable(error.filename or "a file", error)
+        raise InputError(f"{failed}; resume with: {resuming_command()}") from error
+    except WriteError as error:
+        raise InputError(f"{error}; resume with: {resuming_command()}") from error
 
 
 class StopSignals:

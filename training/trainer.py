@@ -9,7 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
@@ -33,19 +33,21 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", module=name)
 
 
-def make_logger(exp_name: str, module: LevelModule) -> TensorBoardLogger:
+def make_logger(exp_name: str, module: LevelModule) -> Logger:
     """The curves of a level; what an earlier run has logged beyond the state of this one is dropped."""
-    done, name = module.first_step + module.n_epochs_done, f"l{module.spec.index}"
+    from training.curves import Curves  # TensorBoard loads slowly
+
+    done, folder = module.first_step + module.n_epochs_done, Path("logs") / exp_name / f"l{module.spec.index}"
     if done == 0:
-        shutil.rmtree(Path("logs") / exp_name / name, ignore_errors=True)
-    return TensorBoardLogger("logs", name=exp_name, version=name, purge_step=done + 1)
+        shutil.rmtree(folder, ignore_errors=True)
+    return Curves(folder, from_step=done + 1)
 
 
 def train(
     module: LevelModule,
     target: BlockTarget,
     callbacks: list[Callback],
-    logger: TensorBoardLogger | None,
+    logger: Logger | None,
     device: torch.device,
     ranks: Ranks,
     b_chunks: int,

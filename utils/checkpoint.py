@@ -1,23 +1,20 @@
 """The files of a run: a checkpoint for each level; for the level in training, its finished parts and where it stands.
 Plain data in, plain data out.
 
-Each is written under a temporary name, flushed to the disk and renamed: a file is complete when it appears, and an old
-one stays whole until then. They are zip archives of uncompressed entries, each with its CRC-32.
+They are zip archives of uncompressed entries, each with its CRC-32.
 """
 
-import os
 import re
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
 from utils.errors import InputError, one_line
-from utils.files import check_file
+from utils.files import Outlet, aside, check_file, unwritable
 
 _LEVEL, _PART, _STATE = "miner level", "miner part", "miner state"
 _VERSIONS = {_LEVEL: 3, _PART: 4, _STATE: 4}
@@ -39,64 +36,29 @@ def state_path(folder: Path) -> Path:
 
 
 def lock(folder: Path) -> FileLock:
-    """Hold a folder for as long as the lock is held; the system releases it if the process dies.
+    """Make a folder, and hold it for as long as the lock is held; the system releases it if the process dies.
 
     Errors
-        InputError if another process holds it
+        InputError if another process holds it, or if it cannot be written
     """
     held = FileLock(folder / ".lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=0)
     except Timeout as error:
         raise InputError(f"{folder} is being fitted by another process; choose another --exp_name") from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
     return held
 
 
-@contextmanager
-def aside(path: Path) -> Iterator[BinaryIO]:
-    """A new file to fill, which replaces `path` once it is complete and on the disk. Until then, and if filling fails,
-    an old file stays whole.
+def save_level(path: Path, record: dict[str, Any], clear: Callable[[], None] | None = None) -> None:
+    """Write one level. Equal records give equal bytes.
 
-    Errors
-        InputError for any OSError
+    Inputs
+        clear: called just before the new file appears, to remove what it replaces
     """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(f"cannot write {path}: {error.strerror or one_line(error)}")
-
-
-def write_aside(path: Path, data: bytes | memoryview) -> None:
-    """Write a file that appears only once it is complete and on the disk; an old one stays whole until then."""
-    with aside(path) as file:
-        file.write(data)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def save_level(path: Path, record: dict[str, Any]) -> None:
-    """Write one level. Equal records give equal bytes."""
-    _save(_LEVEL, path, record)
+    _save(_LEVEL, path, record, clear)
 
 
 def load_level(path: Path) -> dict[str, Any]:
@@ -134,9 +96,11 @@ def load_part(path: Path) -> dict[str, Any]:
     return _load(_PART, path)
 
 
-def _save(kind: str, path: Path, record: dict[str, Any]) -> None:
-    with aside(path) as file:  # given a path, torch would write its name into the file
-        torch.save({"format": kind, "version": _VERSIONS[kind], **record}, file)
+def _save(kind: str, path: Path, record: dict[str, Any], clear: Callable[[], None] | None = None) -> None:
+    with aside(path, clear) as file:  # given a path, torch would write its name into the file
+        outlet = Outlet(file)  # and what a file raises, torch replaces by an error of its own
+        torch.save({"format": kind, "version": _VERSIONS[kind], **record}, outlet)
+        outlet.flush()
 
 
 def _load(kind: str, path: Path) -> dict[str, Any]:
@@ -147,6 +111,8 @@ def _load(kind: str, path: Path) -> dict[str, Any]:
         is_large = path.stat().st_size > _LARGE
         record = torch.load(path, map_location="cpu", mmap=is_large, weights_only=True)
         _check_tensors(record)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is gone; --resume fits it again") from error
     except Exception as error:  # whatever a damaged archive or pickle raises
         raise InputError(f"{path} is damaged, or not a checkpoint; fit it again") from error
     if not isinstance(record, dict) or str(record.get("format")) != kind:

@@ -33,7 +33,8 @@ def run_command(main: Callable[[], None]) -> None:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
-        end = end or _BROKEN_PIPE if isinstance(error, BrokenPipeError) else f"error: the output: {error.strerror}"
+        lost = f"error: the output cannot be written: {error.strerror}"
+        end = end or (_BROKEN_PIPE if isinstance(error, BrokenPipeError) else lost)
     if end:
         sys.exit(end)
 

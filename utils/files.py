@@ -1,9 +1,35 @@
-"""Whether a path leads to a file that can be read."""
+"""How files are checked before they are read, and how they are written.
 
+They are written under a temporary name, flushed to the disk and renamed, so that a file is complete when it appears and
+an old one stays whole until then. Whatever fails names the file, the reason and what to try.
+"""
+
+import errno
+import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from utils.errors import InputError
+import numpy as np
+
+from utils.errors import InputError, one_line
+
+_TO_TRY = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or use a disk that takes larger ones",
+    errno.EROFS: "make it writable, or work in another folder",
+    errno.EACCES: "make it writable, or work in another folder",
+    errno.EPERM: "make it writable, or work in another folder",
+    errno.ENOENT: "make the folder first",
+    errno.ENOTDIR: "choose another name",
+    errno.EISDIR: "choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "check the disk",
+}
+_BLOCK = 2**20
 
 
 def check_file(path: Path, most: int | None = None) -> None:
@@ -27,3 +53,116 @@ def check_file(path: Path, most: int | None = None) -> None:
         raise InputError(
             f"{path} has {status.st_size:,} bytes, and {most:,} are the most that is read; is it the right file?"
         )
+
+
+class WriteError(InputError):
+    """A file cannot be written; the message names it, the reason and what to try."""
+
+
+def unwritable(path: Path | str, error: OSError) -> WriteError:
+    to_try = f"; {_TO_TRY[error.errno]}" if error.errno in _TO_TRY else ""
+    return WriteError(f"cannot write {os.fsdecode(path)}: {error.strerror or one_line(error)}{to_try}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """WriteError that names `path` for any OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+@contextmanager
+def aside(path: Path, clear: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
+    """A new file to fill, which replaces `path` once it is complete and on the disk. Until then, and if filling fails,
+    an old file stays whole.
+
+    Inputs
+        clear: called just before the new file appears, to remove what it replaces besides `path`
+    Errors
+        WriteError for any OSError
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with writing(path):
+            with part.open("w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if clear is not None:
+                clear()
+            os.replace(part, path)
+            sync(path.parent)
+    finally:
+        with suppress(OSError):  # the first error is the one to tell
+            part.unlink(missing_ok=True)
+
+
+def write_aside(path: Path, data: bytes | memoryview) -> None:
+    """Write a file that appears only once it is complete and on the disk; an old one stays whole until then."""
+    with aside(path) as file:
+        file.write(data)
+
+
+class Outlet:
+    """Writes to a file for a library that hides what a file raises: the first error is kept, to be raised when the
+    library is done. From then on nothing is written."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        if self.error is None:
+            try:
+                return self.file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Raise the error, if there was one."""
+        if self.error is not None:
+            raise self.error
+        self.file.flush()
+
+
+def map_new_array(path: Path, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.memmap:
+    """A new .npy file, mapped for writing. It takes its room on the disk at once: where a mapped page finds none, the
+    process would be killed.
+
+    Errors
+        WriteError, and no file is left
+    """
+    try:
+        with writing(path):
+            array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+            with path.open("r+b") as file:
+                _take_room(file, path.stat().st_size)
+        return array
+    except WriteError:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _take_room(file: BinaryIO, n_bytes: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+        return
+    start = file.read(min(n_bytes, _BLOCK))  # the header, and zeros
+    file.seek(0)
+    file.write(start)
+    for done in range(len(start), n_bytes, _BLOCK):
+        file.write(bytes(min(_BLOCK, n_bytes - done)))
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or what was renamed in a folder, to the disk, where the system can."""
+    if hasattr(os, "O_DIRECTORY") or not path.is_dir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.files import map_new_array
 from utils.windows import Window
 
 COMPUTED = torch.uint16
@@ -71,7 +72,7 @@ def new_raster(n_channels: int, size: tuple[int, ...], dtype: torch.dtype, unit:
     if path is None:
         return Raster(torch.empty(shape, dtype=dtype), unit)
     kind = np.uint8 if dtype == torch.uint8 else np.uint16
-    return Raster(torch.from_numpy(np.lib.format.open_memmap(path, "w+", kind, shape)), unit)
+    return Raster(torch.from_numpy(map_new_array(path, kind, shape)), unit)
 
 
 def map_raster(path: Path, unit: int) -> Raster:

@@ -49,9 +49,10 @@ class Format:
 
     name: in messages
     module: of this package, with `open_pixels(path) -> Pixels` and, where there are suffixes,
-        `write_pixels(path, rows, shape, dtype)`; imported when first needed, since its libraries load slowly
+        `write_pixels(path, rows, shape, dtype)` and, where there are markers too, `can_replace(path) -> bool`;
+        imported when first needed, since its libraries load slowly
     magic: how its files begin: with one of these, of up to 16 bytes each
-    markers: files in its folders: at least one of these; in folders that are written, the first
+    markers: files in its folders: at least one of these
     suffixes: of files that are written in it; none if it is only read
     most_bits: of a channel
     has_alpha: it holds RGBA as well
@@ -83,6 +84,10 @@ class Format:
             InputError if it cannot be written
         """
         self._module().write_pixels(path, rows, shape, dtype)
+
+    def can_replace(self, path: Path) -> bool:
+        """Whether a folder may make room for a picture that is written."""
+        return path.is_dir() and self._module().can_replace(path)
 
     def _module(self) -> ModuleType:
         return import_module(f"{__name__}.{self.module}")

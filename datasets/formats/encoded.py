@@ -1,6 +1,8 @@
 """Pictures that decode only as a whole: what their formats share, and how PNG and JPEG are written."""
 
+import errno
 import logging
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -12,8 +14,8 @@ import numpy as np
 import PIL.Image
 
 from datasets.formats import SUPPORTED, Pixels
-from utils.checkpoint import aside
 from utils.errors import InputError, one_line, size_text
+from utils.files import aside
 from utils.memory import check_memory
 
 PIL.Image.MAX_IMAGE_PIXELS = None  # `check_memory` judges by the memory there is
@@ -26,6 +28,7 @@ _VALUES_AT_ONCE = 2**20
 _BUFFERS = 2**24  # bytes, of decoders
 _PNG_COMPRESSION = 3  # 6, the usual one, takes half as long again to save 2%
 _JPEG_QUALITY = 95
+_NUMBERS = {os.strerror(number): number for number in errno.errorcode}  # of the system's errors, by their texts
 
 
 @contextmanager
@@ -126,12 +129,13 @@ def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, 
         mapped = np.memmap(scratch, dtype, mode="r")
         picture = pyvips.Image.new_from_memory(mapped, width, height, n_channels, "ushort" if deep else "uchar")
         picture = picture.copy(interpretation=colours)
-        target = pyvips.Target.new_to_descriptor(file.fileno())
+        target = pyvips.Target.new_to_descriptor(file.fileno())  # a function of ours would take no Ctrl-C
         try:
             if path.suffix.lower() == ".png":
                 picture.pngsave_target(target, filter="all", compression=_PNG_COMPRESSION)
             else:
                 picture.jpegsave_target(target, Q=_JPEG_QUALITY)
         except pyvips.Error as error:
-            system = re.search("(?:system|unix) error: (.+)", error.detail)
-            raise InputError(f"cannot write {path}: {system[1] if system else one_line(error)}") from error
+            told = re.search("(?:system|unix) error: (.+)", error.detail)
+            reason = told[1] if told else one_line(error)
+            raise OSError(_NUMBERS.get(reason), reason) from error

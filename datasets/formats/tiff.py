@@ -13,8 +13,8 @@ import tifffile
 
 from datasets.formats import DEPTHS, SUPPORTED, Pixels, unsupported_type
 from datasets.formats.chunks import read_window, regroup, window_bytes
-from utils.checkpoint import aside
 from utils.errors import InputError, one_line
+from utils.files import aside
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own messages say what is wrong
 

@@ -1,8 +1,10 @@
 """Zarr arrays of one picture, in folders and .zip files, and OME-Zarr groups, whose finest scale is read."""
 
 import functools
+import json
 import os
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,8 +15,8 @@ import zarr
 
 from datasets.formats import DEPTHS, Pixels
 from datasets.formats.chunks import read_window, regroup, window_bytes
-from utils.checkpoint import sync_folder, unwritable
 from utils.errors import InputError, one_line
+from utils.files import sync, writing
 
 _SUPPORTED = (
     "use a uint8 or uint16 array (h, w), (h, w, c) or (c, h, w), c of 1, 3 or 4, or a group that begins with one"
@@ -92,20 +94,46 @@ def _axes(shape: tuple[int, ...], is_scale: bool) -> str | None:
 
 def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
     """Write an array of Zarr version 3 in a folder, (h, w) or (h, w, c), in chunks of 512 x 512 pixels."""
-    part, old = (path.with_name(f".{path.name}.{end}") for end in ("part", "old"))
+    part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        _fill(part, rows, shape, dtype)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
-        os.replace(part, path)
-        sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise unwritable(path, error) from error
+        with writing(path):
+            _fill(part, rows, shape, dtype)
+            _replace(path, part)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _replace(path: Path, new: Path) -> None:
+    """Put a new folder in the place of an old one, which comes back if that fails."""
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except OSError:
+        if old.exists():
+            os.replace(old, path)
+        raise
+    sync(path.parent)
+    if old.exists():
+        try:
+            shutil.rmtree(old)
+        except OSError as error:
+            print(f"note: {old}, the old picture, is left: {error.strerror}; delete it", file=sys.stderr)
+
+
+def can_replace(path: Path) -> bool:
+    """Whether a folder is an array and nothing else, such as `write_pixels` leaves."""
+    metadata = path / _METADATA[0]
+    try:
+        if not metadata.is_file() or not {entry.name for entry in path.iterdir()} <= {_METADATA[0], "c"}:
+            return False
+        with metadata.open("rb") as file:
+            return json.loads(file.read(_MOST_METADATA))["node_type"] == "array"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _fill(folder: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
@@ -125,5 +153,4 @@ def _fill(folder: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int],
         top += len(strip)
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(path)

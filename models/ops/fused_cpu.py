@@ -21,6 +21,7 @@ from models.ops.optimizers import lookahead, set_step, step_rates, steps_taken
 from models.ops.reference import LOSS_EPS, LOSS_SCALE
 from models.shape import NetworkShape
 from utils.errors import KernelError, one_line
+from utils.files import unwritable
 
 name = "fused"
 
@@ -142,10 +143,13 @@ def _load(shape: NetworkShape) -> ctypes.CDLL:
     except ImportError as error:
         raise KernelError("the package ziglang, which brings the compiler, is not installed") from error
     recipe = "\n".join([_SOURCE.read_text(), *flags, compiler, _processor()])
-    path = _cache() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"
-    if not path.exists():
-        print(f"compiling the kernel for {shape} (once on this machine)", file=sys.stderr)
-        _compile(flags, path)
+    try:
+        path = _cache() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"
+        if not path.exists():
+            print(f"compiling the kernel for {shape} (once on this machine)", file=sys.stderr)
+            _compile(flags, path)
+    except OSError as error:
+        raise KernelError(unwritable(error.filename or "the kernel", error)) from error
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
