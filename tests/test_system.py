@@ -115,7 +115,7 @@ def test_where_the_reader_of_the_output_leaves_a_program_ends_in_silence(monkeyp
 def test_output_that_cannot_be_written_is_an_error(monkeypatch):
     with open("/dev/full", "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        assert ends(lambda: print("a line")) == "error: the output: No space left on device"
+        assert ends(lambda: print("a line")) == "error: the output cannot be written: No space left on device"
         monkeypatch.undo()
 
 
