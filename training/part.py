@@ -87,6 +87,7 @@ def fit_part(
         blocks predict nothing; epochs that they took; block_epochs, these summed over the blocks; diverged, how many
         blocks did; complete, whether nothing is left to train. None in the others
     """
+    release_memory()
     ranks = job.ranks
     mine = part.blocks[ranks.rank :: ranks.size]
     level = _untrained(spec, target, coarser, survey, mine)
@@ -105,7 +106,6 @@ def fit_part(
     _go_on(job.run, module)
     if ranks.max(not module.is_done):
         _train(job, target, level, mine, module, part)
-        release_memory()
     return _gather(ranks, module)
 
 

@@ -15,7 +15,7 @@ from models.miner import MINER
 from training.part import Job
 from utils.checkpoint import level_path
 from utils.errors import InputError
-from utils.memory import peak_memory
+from utils.memory import peak_memory, release_memory
 from utils.metrics import Metric, Similarity, psnr
 from utils.raster import Raster
 from utils.windows import rows_at_once, whole
@@ -33,6 +33,7 @@ def finish(job: Job, signal: Raster, report: dict[str, Any], backend: str, start
         backend: --backend, which decodes
         started: `time.perf_counter()` when the run began
     """
+    release_memory()
     run, metric = job.run, job.metric
     model = MINER.load(run.ckpts, job.device, backend)
     quality = judge(job, model, signal)
