@@ -86,25 +86,26 @@ def _holders(owner: np.ndarray, found: Found, sizes: np.ndarray) -> dict[int, in
 
 
 def _in_larger(owner: np.ndarray, found: Found, sizes: np.ndarray) -> Callable[[int, np.ndarray], bool]:
-    """(body, signs of the bodies) -> whether most of its surface lies in larger ones, not all of it in the same.
+    """(body, signs of the bodies) -> whether it lies in larger bodies, one or several, and not in a cavity of theirs.
 
     The inputs are those of `_holders`.
     """
     point, other, touches = found
-    larger = sizes[other] > sizes[owner[point]]
-    point, other, touches = point[larger], other[larger], touches[larger]
-    order = np.argsort(owner[point], kind="stable")
-    point, other, touches = point[order], other[order], touches[order]
+    chosen = np.flatnonzero(sizes[other] > sizes[owner[point]])
+    chosen = chosen[np.argsort(owner[point[chosen]], kind="stable")]
+    point, other, touches = point[chosen], other[chosen], touches[chosen]
     first = np.searchsorted(owner[point], np.arange(len(sizes) + 1))
     n_points = np.bincount(owner, minlength=len(sizes))
 
     def lies_in(one: int, signs: np.ndarray) -> bool:
         mine = slice(first[one], first[one + 1])
         _, place = np.unique(point[mine], return_inverse=True)
-        winding = np.bincount(place, np.where(touches[mine], 0, signs[other[mine]]))
-        open_to_doubt = (np.bincount(place, touches[mine]) > 0) & (winding <= 0)
-        n_inside = (winding > 0).sum()
-        return bool(n_inside > 0 and n_inside >= _MOSTLY * (n_points[one] - open_to_doubt.sum()))
+        around = np.where(touches[mine], 0, signs[other[mine]])
+        is_inside, is_in_body = np.bincount(place, around) > 0, np.bincount(place, around > 0) > 0
+        doubtful = (np.bincount(place, touches[mine]) > 0) & ~is_in_body
+        n_clear = n_points[one] - doubtful.sum()
+        # cavities may overlap: it is enough that a part of this one does not lie in another
+        return bool(is_in_body.sum() >= _MOSTLY * n_clear and is_inside.sum() > (1 - _MOSTLY) * n_clear)
 
     return lies_in
 

@@ -60,6 +60,7 @@ BIG, SMALL, BESIDE, ACROSS = ball(1), ball(0.5), ball(0.4, (1.5, 0, 0)), ball(0.
 KERNEL = ball(0.25)
 BIG_GRID, SMALL_GRID, BESIDE_GRID, ACROSS_GRID = (grid(mesh) for mesh in (BIG, SMALL, BESIDE, ACROSS))
 KERNEL_GRID, THROUGH = grid(KERNEL), ball(0.5, (0.53, 0, 0))
+OTHER = ball(0.3, (0, 0, 0.4))
 LEFT, RIGHT = box([-1, -1, -1], [0, 1, 1]), box([0, -1, -1], [1, 1, 1])
 BODIES = {  # mesh, what it encloses, how many bodies are turned over
     "one beside another": (joined(BIG, inwards(BESIDE)), BIG_GRID | BESIDE_GRID, 1),
@@ -82,6 +83,7 @@ BODIES = {  # mesh, what it encloses, how many bodies are turned over
         1,
     ),
     "a cavity that breaks through": (joined(BIG, inwards(THROUGH)), BIG_GRID & ~grid(THROUGH), 0),
+    "cavities that overlap": (joined(BIG, inwards(SMALL, OTHER)), BIG_GRID & ~SMALL_GRID & ~grid(OTHER), 0),
     "a cavity of two that touch": (joined(LEFT, RIGHT, inwards(SMALL)), (grid(LEFT) | grid(RIGHT)) & ~SMALL_GRID, 0),
 }
 
