@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _MESH_SUFFIXES = {".ply", ".obj", ".glb", ".stl"}
 _SURFACE_POINTS = 100_000
 _MOST_SCALE = 128
-_MARGIN = 2**26  # bytes that libraries take which are loaded later
+_MARGIN = 2**27  # bytes that threads take, and libraries that are loaded later
 
 
 def make_parser() -> OneLineParser:

@@ -38,8 +38,8 @@ RUNS = {
     "occupancy, 256x256x256": f"train.py --path {{spot_256.npy}} {VOLUME}",
     "occupancy, 128x128x128, reference, two processes": f"train.py --path {{spot_128.npy}} {VOLUME} "
     "--backend reference --devices 2",
-    "picture, 1024x512, at --scale 64": "reconstruct.py {fit pluto.png} --crop 0 0 1024 512 --scale 64 --out a.tif",
-    "volume, 128x128x128, at --scale 5": "reconstruct.py {fit spot_128.npy} --scale 5 --out a.npy",
+    "picture, 1024x32, at --scale 64": "reconstruct.py {fit pluto.png} --crop 0 400 1024 32 --scale 64 --out a.tif",
+    "volume, 128x128x128, at --scale 4": "reconstruct.py {fit spot_128.npy} --scale 4 --out a.npy",
 }
 """Commands by name; a signal, or the checkpoints of its fit, stands in braces."""
 
