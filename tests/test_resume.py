@@ -381,6 +381,13 @@ def test_a_damaged_report_is_told_in_one_line_and_written_again(command, small_c
     assert is_one_line(outcome.error)
 
 
+def test_the_report_of_a_run_that_is_replaced_is_not_read(command, small_copy):
+    """It may be that of another kind of signal, or damaged."""
+    (small_copy / "metrics.json").write_text('{"iou": 1}')
+    assert command("train.py", *SMALL_FIT, "--num_epochs", 1, "--overwrite").status == 0
+    assert "psnr" in json.loads((small_copy / "metrics.json").read_text())
+
+
 def test_a_report_that_is_deleted_is_written_again(command, small_copy):
     before = json.loads((small_copy / "metrics.json").read_text())
     (small_copy / "metrics.json").unlink()

@@ -110,13 +110,13 @@ class Run:
             target: quality at which the run may end early
         """
         path = self.ckpts / "metrics.json"
-        if not path.exists():
+        is_complete = len(self.done) == self.identity["n_scales"]
+        may_be_good = self.ended_early and target is not None
+        if not path.exists() or not (is_complete or may_be_good):
             return None
         report = read_report(path, metric)
         quality = math.inf if report[metric.name] is None else report[metric.name]
-        is_complete = len(self.done) == self.identity["n_scales"]
-        is_good = self.ended_early and target is not None and quality >= target
-        return report if is_complete or is_good else None
+        return report if is_complete or quality >= target else None
 
     def _find(self, options: Namespace) -> None:
         """What an earlier run has left to go on from.
