@@ -36,7 +36,7 @@ class BlockMLP(BlockNetwork):
 
     @property
     def activation_width(self) -> int:
-        return sum(weight.shape[1] for weight in self.weight) + self.shape.n_out
+        return sum(weight.shape[2] for weight in self.weight)
 
     def packed_order(self) -> list[nn.Parameter]:
         """The parameters in the order in which kernels pack those of a block: layer by layer, then the widths a."""

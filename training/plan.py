@@ -21,6 +21,7 @@ from utils.windows import rows_at_once
 _MARGIN = 2**27  # what Lightning, TensorBoard and a visit take besides
 _COPIES_OF_WINDOW = 10  # while some rows of a level are upsampled, cut into blocks, judged
 _COPIES_OF_NETWORK = 7  # itself, its twin and two moments, these three once more while they shrink
+_COPIES_OF_ACTIVATION, _COPIES_OF_INPUT = 8, 2  # that autograd keeps
 _COPIES_OF_STATE = 3  # sent to the first process, received there, merged
 _MOST_POINTS = 2**24  # of the blocks that are trained at once on a CPU: more would only take memory
 
@@ -181,7 +182,8 @@ def plan_run(
         max_blocks: trained at once by each of them; None for as many as fit
     """
     networks = [make_network(1, spec.shape) for spec in specs]
-    width = max(network.activation_width for network in networks) if backend is reference else 0
+    kept = _COPIES_OF_ACTIVATION * max(network.activation_width for network in networks)
+    kept += _COPIES_OF_INPUT * max(spec.shape.n_in for spec in specs)
     demand = Demand(
         sizes=[level_size(source.size, spec.index) for spec in specs],
         n_channels=source.n_channels,
@@ -190,7 +192,7 @@ def plan_run(
         store_bytes=store_bytes(source, len(specs)),
         decode_bytes=source.decode_bytes,
         value_bytes=value_bytes(source),
-        history_bytes=8 * 4 * points_at_once(device) * width,
+        history_bytes=4 * kept * points_at_once(device) if backend is reference else 0,
     )
     free = available_memory()
     free = 2**63 if free is None else free

@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -80,11 +81,9 @@ def measure(command: list[str], cwd: Path) -> tuple[str, int]:
         what it printed, and the bytes of memory that its processes took at most
     """
     most = 0
-    process = subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while process.poll() is None:
-        own, libraries = zip(*map(resident, session(process.pid)), strict=True)
+        own, libraries = zip(*map(resident, family(process.pid)), strict=True)
         most = max(most, sum(own) + max(libraries))
         time.sleep(0.02)
     printed = process.stdout.read()
@@ -93,15 +92,15 @@ def measure(command: list[str], cwd: Path) -> tuple[str, int]:
     return printed, most
 
 
-def session(leader: int) -> list[int]:
-    """The processes that a session leader has started, and itself."""
-    found = []
+def family(ancestor: int) -> list[int]:
+    """A process and all that come from it."""
+    parents = {}
     for number in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if os.getsid(int(number)) == leader:
-                found.append(int(number))
-        except OSError:  # it has ended
-            pass
+        with suppress(OSError):  # it may have ended
+            parents[int(number)] = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+    found = [ancestor]
+    for process in found:  # which grows
+        found += [child for child, parent in parents.items() if parent == process]
     return found
 
 
