@@ -114,7 +114,7 @@ def hollow_body_beside(base: Base, rng: np.random.Generator) -> Changed:
 def body_across(base: Base, rng: np.random.Generator) -> Changed:
     added = ball(rng.choice(base.mesh.vertices), rng.uniform(0.1, 0.3) * base.mesh.extents.min())
     triangles = either(rng, added.triangles)
-    if base.mesh.body_count > 1:  # a body that looks inwards and holds others could be one with cavities
+    if base.mesh.body_count > 1:  # an inside-out body that holds others could be one with cavities
         triangles = added.triangles
     return Changed(joined(base.mesh.triangles, triangles), [added], lambda mesh, ball: mesh | ball)
 
