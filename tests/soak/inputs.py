@@ -346,7 +346,9 @@ def main() -> None:
     for part in parts:
         part.unlink()
     n_broken = summarize(log, options.out)
-    print(f"{options.n:,} cases in {time.perf_counter() - started:,.0f} s: {log}")
+    times = os.times()
+    seconds = times.children_user + times.children_system
+    print(f"{options.n:,} cases in {time.perf_counter() - started:,.0f} s, {seconds:,.0f} s of CPU: {log}")
     sys.exit(f"{n_broken} broke" if n_broken else 0)
 
 
