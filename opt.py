@@ -17,8 +17,8 @@ from utils.cli import (
     add_backend_option,
     add_choice,
     add_flag,
-    kind,
     not_negative,
+    option_type,
     positive,
     text,
     whole_number,
@@ -227,7 +227,7 @@ def _add_training(parser: OneLineParser) -> None:
     )
     add(
         "--betas",
-        type=kind(float, lambda beta: 0 <= beta < 1, "a number from 0 to below 1"),
+        type=option_type(float, lambda beta: 0 <= beta < 1, "a number from 0 to below 1"),
         nargs="+",
         default=[0.9, 0.999],
         help="decay of the optimizer's two moments; 0.8 0.99 suits fits of a few hundred steps",

@@ -14,7 +14,7 @@ import numpy as np
 from datasets.meshes import load_mesh
 from datasets.occupancy import write_occupancy
 from datasets.voxelize import voxelize
-from utils.cli import MOST, OneLineParser, add_flag, kind, text, whole_number
+from utils.cli import MOST, OneLineParser, add_flag, option_type, text, whole_number
 from utils.errors import InputError, run_command
 from utils.frame import Frame
 from utils.memory import available_memory
@@ -34,13 +34,15 @@ def make_parser() -> OneLineParser:
     add("--N", type=whole_number(1, 2**20), default=512, help="voxels along each axis")
     add(
         "--M",
-        type=kind(int, _is_odd_cube, "an odd cube, such as 1, 27, 125 or 343"),
+        type=option_type(int, _is_odd_cube, "an odd cube, such as 1, 27, 125 or 343"),
         default=1,
         help="samples a voxel, an odd cube (1, 27, 125, ...); more give a smoother surface",
     )
     add(
         "--T",
-        type=kind(int, lambda number: 1 <= number <= 255 and number % 2, "an odd number up to 255, such as 1 or 3"),
+        type=option_type(
+            int, lambda number: 1 <= number <= 255 and number % 2, "an odd number up to 255, such as 1 or 3"
+        ),
         default=1,
         help="repeats, odd, each along another axis; the majority decides. For open meshes",
     )

@@ -99,21 +99,20 @@ def main() -> None:
         raise InputError(f"--level {level}: the fit has levels {model.finest} to {model.n_scales - 1}; use one of them")
     crop = parse_crop(options.crop, model.levels[level].size)
     if options.dry_run:
-        sys.exit(print_promise(model, level, crop, options))
+        sys.exit(0 if print_promise(model, level, crop, options) else 1)
     (reconstruct_picture if len(model.size) == 2 else reconstruct_volume)(model, level, crop, options)
 
 
 def print_promise(model: MINER, level: int, crop: Window, options: Namespace) -> bool:
-    """Say how much memory decoding takes at most, and return whether it may be more than there is. A surface that is
-    extracted comes besides."""
+    """Print how much memory decoding takes at most, except for a surface that is extracted; return whether it fits."""
     size = tuple((stop - start) * options.scale for start, stop in crop)
     held = 0 if options.out is None else held_bytes(Path(options.out), model.n_channels, size)
     more = _MARGIN + held + model.decoding_bytes(level, crop, options.scale)
     free = available_memory()
-    lacks = free is not None and more > free
-    total, verdict = (used_memory() + more) / 2**20, "may not fit" if lacks else "fits"
+    fits = free is None or more <= free
+    total, verdict = (used_memory() + more) / 2**20, "fits" if fits else "may not fit"
     print(f"{size_text(size)} samples, at most {total:,.0f} MiB of memory: {verdict} this machine")
-    return lacks
+    return fits
 
 
 def parse_crop(numbers: list[int] | None, size: tuple[int, ...]) -> Window:

@@ -14,6 +14,8 @@ import torch
 
 RESULTS = Path(__file__).parent / "results"
 
+_PLACES = ("--out", "--log", "--folder")  # options
+
 _VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "NEON"}  # widest first
 
 
@@ -60,11 +62,16 @@ def as_markdown(row: list[str]) -> str:
 
 
 class Printer:
-    """Prints the rows of a table as they are found, and keeps them in a file where one is named."""
+    """Prints the rows of a table as they are found, and keeps them in a file where one is named.
 
-    def __init__(self, title: str, columns: list[str], out: Path | None, note: str = ""):
+    Inputs
+        command: as a user types it, where that is not the command that runs
+    """
+
+    def __init__(self, title: str, columns: list[str], out: Path | None, note: str = "", command: str = ""):
         versions = {"python": platform.python_version(), "torch": torch.__version__.partition("+")[0]}
-        self.table = Table(title, columns, command=command_line(), hardware=hardware(), versions=versions, note=note)
+        command = command or command_line()
+        self.table = Table(title, columns, command=command, hardware=hardware(), versions=versions, note=note)
         self.out = out
         print(", ".join([self.table.hardware, f"torch {versions['torch']}", *([note] if note else [])]) + "\n")
         print(f"{as_markdown(columns)}\n{'|---' * len(columns)}|", flush=True)
@@ -95,12 +102,15 @@ def parse_with_rest(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace
 
 
 def command_line() -> str:
-    """The command that runs, without --out."""
-    words = [word for word in sys.argv[1:] if not word.startswith("--out=")]
-    if "--out" in words:
-        where = words.index("--out")
-        del words[where : where + 2]
-    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
+    """The command that runs, without the options that say where its files go."""
+    words, kept = iter(sys.argv[1:]), []
+    for word in words:
+        name, separator, _ = word.partition("=")
+        if name not in _PLACES:
+            kept.append(word)
+        elif not separator:
+            next(words, None)  # the option's value
+    return shlex.join(["python", "-m", sys.modules["__main__"].__spec__.name, *kept])
 
 
 def hardware() -> str:

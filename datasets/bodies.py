@@ -1,6 +1,6 @@
-"""Which bodies of a mesh look the wrong way, by their volumes and by which body lies in which.
+"""Which bodies of a mesh are inside out, by their volumes and by which body lies in which.
 
-Notation: the *volume* of a body is signed: negative if its faces look inwards.
+Notation: the *volume* of a body is signed: negative if its faces point inward.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from math import ceil
 import numpy as np
 import trimesh
 
-from datasets.repair import bodies
+from datasets.repair import body_of_each
 from datasets.voxelize import Triangles, cross, lattice_points
 
 _POINTS, _FEW, _MANY = 2**19, 8, 256  # that tell where bodies lie: of all, and of each at least and at most
@@ -20,10 +20,10 @@ _ASKEW = trimesh.transformations.rotation_matrix(1.0, (1.0, 2.0, 3.0))[:3, :3]  
 
 
 def turn_bodies(vertices: np.ndarray, faces: np.ndarray, n_own: int) -> tuple[np.ndarray, int]:
-    """Turn over the bodies that look inwards, unless they are cavities of other bodies.
+    """Turn over the bodies that are inside out, unless they are cavities of other bodies.
 
-    A body whose volume is negative is a cavity where it lies in the inside of others. Elsewhere it is turned over
-    together with all that lies in it: its cavities stay cavities, and the bodies in it stay bodies.
+    A body of negative volume is a cavity where it lies inside others. Elsewhere it is turned over together with
+    all that lies in it: its cavities stay cavities, and the bodies in it stay bodies.
 
     Inputs
         vertices: (n, 3), of a bounding box about as long along each axis
@@ -32,7 +32,7 @@ def turn_bodies(vertices: np.ndarray, faces: np.ndarray, n_own: int) -> tuple[np
     Outputs
         the first n_own faces; how many bodies were turned over
     """
-    body = bodies(faces)
+    body = body_of_each(faces)
     volumes = _volumes(vertices[faces], body)
     if not (volumes < 0).any():
         return faces[:n_own], 0

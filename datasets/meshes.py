@@ -1,4 +1,4 @@
-"""Mesh files, read by trimesh, as one triangle mesh whose bodies look outwards."""
+"""Mesh files, read by trimesh, as one triangle mesh whose bodies face outward."""
 
 import re
 import sys
@@ -20,9 +20,9 @@ _OTHERS = ".ply, .obj, .stl, .off or .glb"
 def load_mesh(path: str) -> trimesh.Trimesh:
     """Load any file that trimesh reads as one triangle mesh, in the file's own coordinates; scenes are joined.
 
-    Identical vertices are merged, and of faces that repeat each other, in either orientation, one stays. Faces are
-    turned to agree with their neighbours, then bodies to look outwards, but for cavities. A note on stderr says what
-    was mended, and how many holes are left.
+    Identical vertices are merged, and of duplicate faces, in either orientation, one stays. Faces are flipped to agree
+    with their neighbours, then bodies to face outward, except for cavities. A note on stderr says what was mended,
+    and how many holes `voxelize` will close.
 
     Errors
         InputError for a file that is missing, cannot be read or holds no faces, for vertices that are not finite or far
@@ -89,11 +89,11 @@ def _checked_extents(path: str, vertices: np.ndarray) -> np.ndarray:
 def _note(path: str, n_dropped: int, n_turned: int, n_bodies: int, n_holes: int) -> None:
     """Say on stderr what was mended, if anything."""
     mended = [
-        f"{n_dropped} {'face that repeats another' if n_dropped == 1 else 'faces that repeat others'} dropped",
-        f"{n_turned} {'face' if n_turned == 1 else 'faces'} turned to agree with the neighbours",
-        f"{n_bodies} {'body that looks' if n_bodies == 1 else 'bodies that look'} inwards turned over",
-        f"{n_holes} {'hole' if n_holes == 1 else 'holes'} closed",
+        (n_dropped, "duplicate face", "duplicate faces", "dropped"),
+        (n_turned, "face", "faces", "flipped to agree with the neighbours"),
+        (n_bodies, "inside-out body", "inside-out bodies", "turned over"),
+        (n_holes, "hole", "holes", "closed"),
     ]
-    done = [words for words in mended if not words.startswith("0 ")]
+    done = [f"{n} {one if n == 1 else several} {what}" for n, one, several, what in mended if n]
     if done:
         print(f"note: {path}: {', '.join(done)}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Meshes as their makers leave them, made ready for counting crossings.
 
 Notation: a *side* is the use of an edge by a face, from one vertex to the next. Two faces of an edge *agree* if they
-run along it in opposite directions. A *patch* is the faces that are connected by edges of two faces each. Faces are
+run along it in opposite directions. A *sheet* is the faces that are connected by edges of two faces each. Faces are
 (m, 3) indices of vertices, counterclockwise as seen from outside.
 """
 
@@ -102,14 +102,14 @@ def _are_walls(faces: np.ndarray, paired: np.ndarray) -> np.ndarray:
     n_single = np.bincount(sides.edge[~of_pair], minlength=len(sides.ends))
     vote = np.where(n_single == 0, 0, np.where(n_single % 2 == 0, 1, -1))[sides.edge[of_pair]]
     links = (np.ones(of_pair.sum()), (face[of_pair], len(faces) + sides.edge[of_pair]))
-    _, patch = connected_components(coo_matrix(links, shape=(len(faces) + len(sides.ends),) * 2), directed=False)
-    patch = patch[: len(faces)]
-    votes = np.bincount(patch[face[of_pair]], vote, minlength=patch.max(initial=-1) + 1)
-    return paired & (votes[patch] > 0)
+    _, sheet = connected_components(coo_matrix(links, shape=(len(faces) + len(sides.ends),) * 2), directed=False)
+    sheet = sheet[: len(faces)]
+    votes = np.bincount(sheet[face[of_pair]], vote, minlength=sheet.max(initial=-1) + 1)
+    return paired & (votes[sheet] > 0)
 
 
 def make_neighbours_agree(faces: np.ndarray) -> tuple[np.ndarray, int]:
-    """Turn as few faces of each patch as make neighbours agree; on a patch with one side only, most of them.
+    """Turn as few faces of each sheet as make neighbours agree; on a sheet with one side only, most of them.
 
     Outputs
         faces; how many were turned
@@ -161,22 +161,22 @@ def close_holes(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
     return np.concatenate([vertices, tips]), np.concatenate([faces, caps])
 
 
-def bodies(faces: np.ndarray) -> np.ndarray:
-    """Which body each face of a closed mesh belongs to, (m,): patches, joined where they are not closed without others.
+def body_of_each(faces: np.ndarray) -> np.ndarray:
+    """Which body each face of a closed mesh belongs to, (m,): sheets, joined where they are not closed without others.
 
     Bodies that touch along an edge or in a vertex stay apart.
     """
     sides = _Sides.of(faces)
     m, face = len(faces), np.arange(3 * len(faces)) // 3
     one, other = sides.pairs()
-    _, patch = connected_components(
+    _, sheet = connected_components(
         coo_matrix((np.ones(len(one)), (face[one], face[other])), shape=(m, m)), directed=False
     )
     several = np.bincount(sides.edge)[sides.edge] > 2
-    edge, patch_there = sides.edge[several], patch[face[several]]
-    codes, place = np.unique(edge * m + patch_there, return_inverse=True)
-    edge, patch_there = np.divmod(codes[np.bincount(place, sides.sign[several], minlength=len(codes)) != 0], m)
-    n_patches = patch.max(initial=-1) + 1
-    shape = (n_patches + len(sides.ends),) * 2
-    links = coo_matrix((np.ones(len(edge)), (patch_there, n_patches + edge)), shape=shape)
-    return np.unique(connected_components(links, directed=False)[1][patch], return_inverse=True)[1]
+    edge, sheet_there = sides.edge[several], sheet[face[several]]
+    codes, place = np.unique(edge * m + sheet_there, return_inverse=True)
+    edge, sheet_there = np.divmod(codes[np.bincount(place, sides.sign[several], minlength=len(codes)) != 0], m)
+    n_sheets = sheet.max(initial=-1) + 1
+    shape = (n_sheets + len(sides.ends),) * 2
+    links = coo_matrix((np.ones(len(edge)), (sheet_there, n_sheets + edge)), shape=shape)
+    return np.unique(connected_components(links, directed=False)[1][sheet], return_inverse=True)[1]

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 import torch
 from helpers import SMALL_FIT, checkpoints, is_one_line
 
+import train
 from utils import files
 from utils.checkpoint import load_level, save_level
-from utils.errors import InputError, run_command
+from utils.errors import InputError
 from utils.files import aside, map_new_array, unwritable, write_aside
 
 
@@ -99,13 +101,6 @@ def test_what_to_try_fits_the_reason(number, to_try):
     assert to_try in said
 
 
-def test_output_that_cannot_be_written_is_told_in_one_line(monkeypatch):
-    with open("/dev/full", "w") as full:
-        monkeypatch.setattr("sys.stdout", full)
-        with pytest.raises(SystemExit, match="error: the output cannot be written: No space left on device"):
-            run_command(lambda: print("a result"))
-
-
 @pytest.fixture
 def full_disk(monkeypatch):
     """Makes the n-th file that is flushed to the disk find it full."""
@@ -129,10 +124,6 @@ FIT = [*SMALL_FIT, "--num_epochs", 40, "--val_freq", 20]
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory) -> dict[str, bytes]:
-    import sys
-
-    import train
-
     folder = tmp_path_factory.mktemp("expected")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

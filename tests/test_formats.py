@@ -279,7 +279,7 @@ def check_png(path: Path, colour: int, depth: int, transparent: bool, interlaced
     chunks.append((b"IDAT", zlib.compress(b"".join(b"\0" + png_row(row, depth) for row in rows))))
     wanted = {b"IHDR", b"IDAT", b"IEND"} | ({b"PLTE"} if colour == 3 else set()) | ({b"tRNS"} if transparent else set())
     parts = [chunk_of_png(*chunk) for chunk in (*chunks, (b"IEND", b"")) if chunk[0] in wanted]
-    (path).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     source = open_picture(path)
     assert (source.size, source.n_channels, source.bits) == ((13, 19), expected.shape[2], 16 if depth == 16 else 8)
     assert np.array_equal(source.read(0, 13), np.moveaxis(expected, 2, 0))

@@ -10,7 +10,7 @@ from trimesh.exchange.load import mesh_loaders
 
 from datasets.meshes import load_mesh
 from datasets.occupancy import open_occupancy
-from datasets.repair import bodies, collapse_duplicates, make_neighbours_agree
+from datasets.repair import body_of_each, collapse_duplicates, make_neighbours_agree
 from datasets.store import read_levels, write_levels
 from datasets.voxelize import voxelize
 from utils.errors import InputError
@@ -93,7 +93,7 @@ def test_bodies_that_look_inwards_are_counted_in_and_cavities_are_not(loaded, ca
     mesh, expected, n_turned = BODIES[name]
     found = grid(loaded(mesh))
     assert np.array_equal(found, expected)
-    words = {0: "", 1: "1 body that looks inwards turned over", 2: "2 bodies that look inwards turned over"}[n_turned]
+    words = {0: "", 1: "1 inside-out body turned over", 2: "2 inside-out bodies turned over"}[n_turned]
     said = capsys.readouterr().err
     assert said.endswith(f"mesh.ply: {words}\n") if words else said == ""
 
@@ -104,7 +104,7 @@ def test_a_mesh_with_a_hole_that_looks_inwards_is_turned_over(loaded, capsys):
     frame = Frame((5, 6, 7), (2, 2, 2))
     assert np.array_equal(grid(loaded(inwards(half)), frame), grid(loaded(half), frame))
     first, second = capsys.readouterr().err.splitlines()
-    assert first.endswith("1 body that looks inwards turned over, 1 hole closed")
+    assert first.endswith("1 inside-out body turned over, 1 hole closed")
     assert second.endswith("mesh.ply: 1 hole closed")
 
 
@@ -116,7 +116,7 @@ def test_many_bodies_are_turned_over_at_once(loaded, capsys):
     corners = one.triangles + centres[:, None, None]
     corners = np.where(over[:, None, None, None], corners[:, :, ::-1], corners).reshape(-1, 3)
     mesh = loaded(trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), process=False))
-    assert f"{over.sum()} bodies that look inwards turned over" in capsys.readouterr().err
+    assert f"{over.sum()} inside-out bodies turned over" in capsys.readouterr().err
     assert mesh.volume == pytest.approx(len(centres) * one.volume, rel=1e-5)
 
 
@@ -130,7 +130,7 @@ def test_repeated_faces_count_once(loaded, capsys, share, both_ways):
     faces = np.concatenate([spot.faces, again[:, ::-1] if both_ways else np.roll(again, 1, axis=1)])
     mesh = loaded(trimesh.Trimesh(spot.vertices, faces, process=False))
     assert np.array_equal(grid(mesh, frame), grid(spot, frame))
-    assert f"{len(again)} faces that repeat others dropped" in capsys.readouterr().err
+    assert f"{len(again)} duplicate faces dropped" in capsys.readouterr().err
 
 
 def test_a_wall_between_bodies_that_touch_is_not_a_surface(loaded):
@@ -174,7 +174,7 @@ def test_a_band_with_one_side_is_let_through(loaded):
 def test_bodies_that_touch_along_an_edge_are_two():
     vertices = joined(box([-1, -1, -1], [0, 0, 1]), box([0, 0, -1], [1, 1, 1]))
     vertices.merge_vertices()
-    body = bodies(np.asarray(vertices.faces))
+    body = body_of_each(np.asarray(vertices.faces))
     assert sorted(np.bincount(body)) == [12, 12]
 
 

@@ -6,9 +6,11 @@ from collections import Counter
 import pytest
 from helpers import ROOT
 
+import opt
+import preprocess_mesh
+import reconstruct
 from benchmarks.records import RESULTS, Table, processor, read, write
 from docs.tables import PAGES, names_on, with_tables
-from opt import make_parser
 
 FILES = sorted(RESULTS.glob("*.json"))
 
@@ -68,5 +70,6 @@ def test_the_processor_is_told_with_its_generation(tmp_path):
 
 def test_every_option_is_explained_in_the_usage():
     page = (ROOT / "docs" / "usage.md").read_text()
-    options = make_parser().defaults()
+    options = {name for parser in (opt, preprocess_mesh) for name in vars(parser.make_parser().parse_args([]))}
+    options |= vars(reconstruct.make_parser().parse_args(["ckpts"])).keys() - {"ckpts"}
     assert [name for name in options if f"`--{name}`" not in page] == []

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import ROOT
 
-from training.stop import Enough, StopSignals
+from training.stop import Enough, StopSignals, resumable
 from utils.errors import Interrupted, run_command
 from utils.ranks import Ranks
 
@@ -55,6 +55,11 @@ def test_a_second_signal_stops_at_once():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_reader_of_the_output_that_leaves_is_not_a_write_that_failed():
+    with pytest.raises(BrokenPipeError), resumable():
+        raise BrokenPipeError
 
 
 def test_enough_is_a_target_at_the_finest_level_or_a_deadline_at_any():

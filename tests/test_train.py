@@ -496,7 +496,7 @@ def test_what_is_given_wins_over_a_preset(tmp_path):
         ("- 1", "holds no options"),
         ("{", "cannot be read"),
         ("[" * 3000, "cannot be read"),
-        (" " * 2**20 + "a: 1", "1,048,576 are the most that is read"),
+        (" " * 2**20 + "a: 1", "more than the 1,048,576 that are read"),
         ("\x00", "cannot be read"),
     ],
 )

@@ -24,10 +24,12 @@ def resumable() -> Iterator[None]:
     """A write that fails ends the run with one line: the file, the reason, what to try and how to resume.
 
     Errors
-        InputError for any OSError and WriteError
+        InputError for any OSError and WriteError, but for a reader of the output that has left
     """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
         failed = unwritable(error.filename or "a file", error)
         raise InputError(f"{failed}; resume with: {resuming_command()}") from error

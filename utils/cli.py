@@ -18,7 +18,7 @@ _LONGEST_SHOWN = 60
 _FLAGS = dict.fromkeys(("true", "yes", "on"), True) | dict.fromkeys(("false", "no", "off"), False)
 
 
-def kind(read: Callable[[str], Any], accepts: Callable[[Any], bool], meaning: str) -> Callable[[str], Any]:
+def option_type(read: Callable[[str], Any], accepts: Callable[[Any], bool], meaning: str) -> Callable[[str], Any]:
     """The type of an option.
 
     Inputs
@@ -42,20 +42,20 @@ def kind(read: Callable[[str], Any], accepts: Callable[[Any], bool], meaning: st
 
 def whole_number(least: int, most: int = MOST) -> Callable[[str], int]:
     """The type of an option that takes whole numbers between two bounds."""
-    return kind(int, lambda number: least <= number <= most, f"a whole number from {least:,} to {most:,}")
+    return option_type(int, lambda number: least <= number <= most, f"a whole number from {least:,} to {most:,}")
 
 
 def positive(most: float = _LARGEST) -> Callable[[str], float]:
     """The type of an option that takes numbers above 0."""
-    return kind(float, lambda number: 0 < number <= most, f"a positive number, at most {most:g}")
+    return option_type(float, lambda number: 0 < number <= most, f"a positive number, at most {most:g}")
 
 
 def not_negative(most: float = _LARGEST) -> Callable[[str], float]:
     """The type of an option that takes 0 and numbers above it."""
-    return kind(float, lambda number: 0 <= number <= most, f"zero or a positive number, at most {most:g}")
+    return option_type(float, lambda number: 0 <= number <= most, f"zero or a positive number, at most {most:g}")
 
 
-text = kind(str, lambda value: value.strip() != "" and "\0" not in value, "text that is not empty")
+text = option_type(str, lambda value: value.strip() != "" and "\0" not in value, "text that is not empty")
 """The type of an option that takes names and paths."""
 
 
@@ -103,7 +103,7 @@ def add_choice(
     *others, last = map(str, choices)
     parser.add_argument(
         name,
-        type=kind(read, choices.__contains__, f"{', '.join(others)} or {last}"),
+        type=option_type(read, choices.__contains__, f"{', '.join(others)} or {last}"),
         metavar=f"{{{','.join(map(str, choices))}}}",
         default=default,
         help=help,
@@ -112,7 +112,7 @@ def add_choice(
 
 def add_flag(parser: ArgumentParser, name: str, help: str) -> None:
     """An option that is off unless it is named; `--name false` turns it off again."""
-    flag = kind(lambda word: _FLAGS[word.lower()], lambda _: True, "true or false")
+    flag = option_type(lambda word: _FLAGS[word.lower()], lambda _: True, "true or false")
     parser.add_argument(name, type=flag, nargs="?", const=True, default=False, metavar="{true,false}", help=help)
 
 

@@ -51,7 +51,7 @@ def check_file(path: Path, most: int | None = None) -> None:
         raise InputError(f"{path} is empty")
     if most is not None and status.st_size > most:
         raise InputError(
-            f"{path} has {status.st_size:,} bytes, and {most:,} are the most that is read; is it the right file?"
+            f"{path} has {status.st_size:,} bytes, more than the {most:,} that are read; is it the right file?"
         )
 
 

@@ -10,10 +10,12 @@ import runpy
 import select
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_IMPORTS = ("train", "reconstruct", "tensorboard", "torch.utils.tensorboard", "kornia.metrics")
+_PROGRAMS = ("train", "reconstruct", "preprocess_mesh")
+_LATE = ("training.curves", "kornia.metrics", "pyvips", "tifffile", "zarr")  # what they import when they need it
 
 
 class Forks:
@@ -29,14 +31,18 @@ class Forks:
             bufsize=0,
         )
 
-    def start(self, command: list[str], folder: Path, visit_points: int | None = None) -> "Forked":
-        """Run a program in a folder; what it prints goes to out.txt and error.txt there.
+    def start(
+        self, command: list[str], folder: Path, said: Path | None = None, visit_points: int | None = None
+    ) -> "Forked":
+        """Run a program in a folder.
 
         Inputs
             command: the program's file, and its arguments
+            said: folder for out.txt and error.txt, which hold what it prints; None for the folder it runs in
             visit_points: of a visit at most, in place of the CPU's usual ones
         """
-        self.server.stdin.write(json.dumps([command, str(folder), visit_points]).encode() + b"\n")
+        request = [command, str(folder), str(said or folder), visit_points]
+        self.server.stdin.write(json.dumps(request).encode() + b"\n")
         return Forked(int(self.server.stdout.readline()), self.server)
 
     def close(self) -> None:
@@ -62,27 +68,30 @@ class Forked:
 
 def serve() -> list[str]:
     """Fork for every request; returns in the forks, with the command that they are to become."""
-    for name in _IMPORTS:
+    for name in (*_PROGRAMS, *_LATE):
         __import__(name)
     for line in sys.stdin:
-        command, folder, visit_points = json.loads(line)
+        command, folder, said, visit_points = json.loads(line)
         child = os.fork()
         if child == 0:
-            become(Path(folder), visit_points)
+            settle(Path(folder), Path(said), visit_points)
             return command
         print(child)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     sys.exit()
 
 
-def become(folder: Path, visit_points: int | None) -> None:
+def settle(folder: Path, said: Path, visit_points: int | None) -> None:
+    """In a fork: its session, folder, streams and temporary files are its own."""
     from training import trainer
 
     os.setsid()
     os.chdir(folder)
-    writing = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    for number, (path, how) in enumerate(((os.devnull, os.O_RDONLY), ("out.txt", writing), ("error.txt", writing))):
-        os.dup2(os.open(path, how), number)
+    tempfile.tempdir = None  # which the imports may have chosen
+    out, error = (os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in ("out.txt", "error.txt"))
+    for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), out, error)):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     if visit_points is not None:
         trainer._VISIT_POINTS = {"cpu": visit_points}
 

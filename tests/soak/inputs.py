@@ -1,12 +1,11 @@
 """Hostile files and options for all three programs, each case in a process of its own.
 
-    python -m tests.soak.inputs --seed 0 --n 20000 --log inputs.log
+    python -m tests.soak.inputs --n 20000 --jobs 2
 
 A case must end within its time and memory, either well or with status 1 and one line of error, leave what it was
 given as it was, and print nothing but its own lines. The log has a line for each.
 """
 
-import argparse
 import os
 
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # threads do not outlive a fork
@@ -31,12 +30,13 @@ from random import Random
 import preprocess_mesh
 import reconstruct
 import train
-from benchmarks.records import RESULTS, Table, as_markdown, hardware, write
+from benchmarks.records import Printer
 from datasets.store import read_levels
 from datasets.tasks import TASKS
 from opt import make_parser
 from tests.soak import samples
 from tests.soak.damage import VALUES, damage_bytes, damage_png, damage_text, damage_zip
+from tests.soak.reports import soak_parser
 from utils.errors import run_command
 
 for _name in ("jpeg", "other", "png", "tiff", "zarr"):  # once, not in every case
@@ -93,8 +93,8 @@ _USUAL = {
     "reconstruct.py": ["ckpts/fit", "--out", "out.png", "--backend", "reference"],
     "preprocess_mesh.py": ["--path", "sphere.obj", "--N", "8"],
 }
-_SMALL = ("--patch_size", "4", "--batch_size", "16", "--backend", "reference")
-_NOT_VARIED = {"help", "print_config", "dry_run"}
+_SMALL = ("--patch_size", "4", "--batch_size", "16")
+_NOT_VARIED = {"help", "dry_run"}
 
 
 @dataclass(frozen=True)
@@ -162,19 +162,7 @@ def _arguments(random: Random, originals: Path, group: str, name: str) -> tuple:
     task, size = ("image", None) if is_picture else ("mesh", (12, 12, 12) if name == "flat.npy" else None)
     if random.random() < 0.2:
         given = ["--input_size", *map(str, size)] if size else []
-        return (
-            "train.py",
-            "--task",
-            task,
-            "--patch_size",
-            "4",
-            "--batch_size",
-            "16",
-            "--path",
-            name,
-            *given,
-            "--dry_run",
-        )
+        return "train.py", "--task", task, *_SMALL, "--path", name, *given, "--dry_run"
     if is_picture:
         size = random.choice([None, None, (7, 9), (30, 40)])
     return "read", task, name, size
@@ -306,38 +294,26 @@ def work(seed: int, indices: range, originals: Path, folder: Path, log: Path) ->
             case, status, error, fault = try_case(seed, index, originals, folder)
             verdict = f"BROKE: {fault}" if fault else "refused" if status else "accepted"
             seconds = time.perf_counter() - started
-            fields = [
-                index,
-                case.group,
-                verdict,
-                f"{seconds:.2f}",
-                case.damage,
-                repr(case.arguments)[:300],
-                error[:300],
-            ]
-            print(*fields, sep="\t", file=file, flush=True)
+            how = f"{seconds:.2f}", case.damage, repr(case.arguments)[:300], error[:300]
+            print(index, case.group, verdict, *how, sep="\t", file=file, flush=True)
 
 
-def summarize(log: Path, command: str) -> Table:
-    """Cases by group and verdict."""
+def summarize(log: Path, out: Path | None) -> int:
+    """Print cases by group and verdict; how many broke."""
     fields = [line.split("\t") for line in log.read_text().splitlines()]
     counts = Counter((line[1], line[2].partition(":")[0]) for line in fields)
-    table = Table("Hostile inputs", ["Input", "Tried", "Refused in one line", "Accepted", "Broke"], command=command)
-    table.hardware = hardware()
+    printer = Printer("Hostile inputs", ["input", "tried", "refused in one line", "accepted", "broke"], out)
     for group in GROUPS:
         n = [counts[group, verdict] for verdict in ("refused", "accepted", "BROKE")]
-        table.rows.append([group, *(f"{one:,}" for one in (sum(n), *n))])
-    return table
+        printer.add(group, *(f"{one:,}" for one in (sum(n), *n)))
+    return sum(counts[group, "BROKE"] for group in GROUPS)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=0)
+    parser = soak_parser(__doc__, "inputs")
     parser.add_argument("--n", type=int, default=20_000, help="cases")
-    parser.add_argument("--log", type=Path, default=Path("inputs.log"))
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
     parser.add_argument("--case", type=int, help="run this one alone, and show what it prints")
-    parser.add_argument("--record", action="store_true", help="keep the summary in benchmarks/results")
     options = parser.parse_args()
     log, started = options.log.resolve(), time.perf_counter()
     fork = multiprocessing.get_context("fork").Process
@@ -348,6 +324,8 @@ def main() -> None:
         making = fork(target=samples.make, args=[originals])
         making.start()
         making.join()
+        if making.exitcode != 0:
+            sys.exit("the samples could not be made")
         if options.case is not None:
             print(try_case(options.seed, options.case, originals, folder / "0", shown=True)[-1])
             return
@@ -367,14 +345,11 @@ def main() -> None:
     log.write_text("".join(sorted(lines, key=lambda line: int(line.partition("\t")[0]))))
     for part in parts:
         part.unlink()
-    command = f"python -m tests.soak.inputs --seed {options.seed} --n {options.n}"
-    table = summarize(log, command)
-    for row in (table.columns, *table.rows):
-        print(as_markdown(row))
-    print(f"{options.n:,} cases in {time.perf_counter() - started:,.0f} s: {log}")
-    if options.record:
-        write(RESULTS / "soak_inputs.json", table)
-    sys.exit(any(row[-1] != "0" for row in table.rows))
+    n_broken = summarize(log, options.out)
+    times = os.times()
+    seconds = times.children_user + times.children_system
+    print(f"{options.n:,} cases in {time.perf_counter() - started:,.0f} s, {seconds:,.0f} s of CPU: {log}")
+    sys.exit(f"{n_broken} broke" if n_broken else 0)
 
 
 if __name__ == "__main__":

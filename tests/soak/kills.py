@@ -1,6 +1,6 @@
 """A soak: fits that are killed at random moments, and resumed, end as if nothing had happened.
 
-    python -m tests.soak.kills --seed 0 --n 300 --log kills.txt --jobs 2
+    python -m tests.soak.kills --n 300 --jobs 2
 
 Random fits (`tests.soak.fits`) run once undisturbed. Then each is begun anew, killed, resumed by other processes, parts
 and savings, killed again, and so on. After every kill all files there must load, and no process may be left. The files
@@ -8,15 +8,12 @@ and figures at the end must be those of the undisturbed run, bit for bit. The se
 is: a moment is a part of the time that the run takes.
 """
 
-import argparse
 import os
-import platform
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,12 +21,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from random import Random
 
-import torch
-
-from benchmarks.records import RESULTS, Table, as_markdown, hardware, write
+from benchmarks.records import Printer
 from tests.soak.checks import check_end, check_files, check_words, figures, left_running
 from tests.soak.fits import Fit, draw_fits
 from tests.soak.forks import ROOT, Forked, Forks
+from tests.soak.reports import Log, soak_parser
 
 _N_FITS = 18
 _STARTING = 0.15  # part of the moments that lie before the program says what it will run
@@ -80,7 +76,7 @@ class Job:
     forks: Forks
     environment: dict[str, str]
     folder: Path
-    log: "Log"
+    log: Log
     seconds: dict[tuple[int, bool], float] = field(default_factory=dict)
 
 
@@ -90,19 +86,6 @@ class Tally:
     runs: int = 0
     same: int = 0
     broke: int = 0
-
-
-class Log:
-    """A file of lines, from several threads."""
-
-    def __init__(self, path: Path):
-        self.file = path.open("w")
-        self.lock = threading.Lock()
-
-    def __call__(self, line: str) -> None:
-        with self.lock:
-            self.file.write(f"{line}\n")
-            self.file.flush()
 
 
 def draw_start(generator: Random, fit: Fit, seconds: float, is_last: bool) -> Start:
@@ -133,7 +116,7 @@ def draw_kill(generator: Random, start: Start) -> Kill:
 def begin(job: Job, fit: Fit, start: Start, folder: Path, *more: str) -> Program:
     command = [str(ROOT / "train.py"), *fit.arguments, *start.options, *more]
     if start.is_forked:
-        return job.forks.start(command, folder, start.visit_points)
+        return job.forks.start(command, folder, visit_points=start.visit_points)
     with (folder / "out.txt").open("w") as out, (folder / "error.txt").open("w") as error:
         command = [sys.executable, *command]
         return subprocess.Popen(
@@ -273,13 +256,10 @@ def disturbed(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0)
+    parser = soak_parser(__doc__, "kills")
     parser.add_argument("--n", type=int, default=300, help="kills")
-    parser.add_argument("--log", type=Path, required=True, metavar="FILE", help="a line for every kill")
     parser.add_argument("--jobs", type=int, default=1, help="fits at the same time")
     parser.add_argument("--fits", type=int, nargs="+", metavar="NUMBER", help="only these")
-    parser.add_argument("--record", action="store_true", help="keep the table in benchmarks/results/soak_kills.json")
     options = parser.parse_args()
     began = time.monotonic()
     folder, log = Path(tempfile.mkdtemp(prefix="soak-")), Log(options.log)
@@ -306,35 +286,15 @@ def main() -> None:
     for job in free:
         job.forks.close()
     minutes = (time.monotonic() - began) / 60
-    table = tabulate(results, options)
-    for row in (table.columns, *table.rows):
-        print(as_markdown(row))
-    print(f"{minutes:.0f} minutes")
-    broke = sum(tally.broke for _, tally in results)
-    if options.record:
-        write(RESULTS / "soak_kills.json", table)
-    if broke:
-        print(f"{options.log} tells what broke; the files are in {folder}")
-    else:
-        shutil.rmtree(folder)
-    sys.exit(bool(broke))
-
-
-def tabulate(results: list[tuple[Fit, Tally]], options: argparse.Namespace) -> Table:
-    """A row for every fit, and their sums."""
+    columns = ["fit", "kills", "runs", "resumed to the same bytes", "broke"]
+    printer = Printer("Fits that were killed at random moments and resumed", columns, options.out)
     total = Tally(*(sum(getattr(tally, one.name) for _, tally in results) for one in fields(Tally)))
-    rows = [
-        [name, *map(str, (tally.kills, tally.runs, tally.same, tally.broke))]
-        for name, tally in [*((fit_name(fit), tally) for fit, tally in results), ("all", total)]
-    ]
-    return Table(
-        "Fits that were killed at random moments and resumed",
-        ["fit", "kills", "runs", "resumed to the same bytes", "broke"],
-        rows,
-        command=f"python -m tests.soak.kills --seed {options.seed} --n {options.n} --log kills.txt",
-        hardware=hardware(),
-        versions={"python": platform.python_version(), "torch": torch.__version__.partition("+")[0]},
-    )
+    for name, tally in [*((fit_name(fit), tally) for fit, tally in results), ("all", total)]:
+        printer.add(name, tally.kills, tally.runs, tally.same, tally.broke)
+    print(f"{minutes:.0f} minutes")
+    if total.broke:
+        sys.exit(f"{total.broke} broke: see {options.log}; the files are in {folder}")
+    shutil.rmtree(folder)
 
 
 def fit_name(fit: Fit) -> str:

@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 from benchmarks.mosaic import mosaic
 from benchmarks.records import Printer, make_parser
 from datasets.writers import write_rows
+from tests.soak.forks import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PICTURES = [str(ROOT / "images" / name) for name in ("pluto.png", "astronaut.png")]
 BEST = "--preset best --n_scales 4 --num_epochs 2 --val_freq 1 --loss_thr 1e-5"
 VOLUME = "--task mesh --preset best --n_scales 3 --num_epochs 2 --val_freq 1 --loss_thr 1e-9"

@@ -1,12 +1,11 @@
 """Meshes damaged at random: they must hold the volume of the undamaged one, or a line must say why not.
 
-    python -m tests.soak.meshes --seed 0 --n 300 --log meshes.log MESH ...
+    python -m tests.soak.meshes --n 340 MESH ...
 
 A *change* turns a mesh over or adds balls to it: its voxels follow from those of the mesh and of the balls, each by
 itself. *Damage* to faces should leave the voxels as they are. The log has a line for each case.
 """
 
-import argparse
 import contextlib
 import io
 import sys
@@ -20,17 +19,15 @@ import numpy as np
 import trimesh
 from scipy.ndimage import distance_transform_edt
 
-from benchmarks.records import Table, hardware, write
+from benchmarks.records import Printer
 from datasets.meshes import load_mesh
 from datasets.voxelize import voxelize
+from tests.soak.reports import Log, soak_parser
 from utils.errors import InputError
 from utils.frame import Frame
 
 _SPOT = Path(__file__).parents[2] / "meshes" / "spot.obj"
-_BOUNDS = {
-    False: 0.001,
-    True: 0.02,
-}  # voxels that may be wrong, as a share of the volume, without and with faces removed
+_BOUNDS = {False: 0.001, True: 0.02}  # of voxels that are wrong, by the volume: without and with faces removed
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def hollow_body_beside(base: Base, rng: np.random.Generator) -> Changed:
 def body_across(base: Base, rng: np.random.Generator) -> Changed:
     added = ball(rng.choice(base.mesh.vertices), rng.uniform(0.1, 0.3) * base.mesh.extents.min())
     triangles = either(rng, added.triangles)
-    if base.mesh.body_count > 1:  # a body that looks inwards and holds others could be one with cavities
+    if base.mesh.body_count > 1:  # an inside-out body that holds others could be one with cavities
         triangles = added.triangles
     return Changed(joined(base.mesh.triangles, triangles), [added], lambda mesh, ball: mesh | ball)
 
@@ -226,56 +223,39 @@ def try_case(base: Base, n: int, folder: Path, rng: np.random.Generator) -> Outc
     return Outcome(kind, volume / expected.sum(), share, lines, share > _BOUNDS[removed])
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = soak_parser(__doc__, "meshes")
     parser.add_argument("meshes", nargs="*", default=[str(_SPOT)], help="undamaged; the one that ships by default")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n", type=int, default=300, help="cases, the meshes in turn")
     parser.add_argument("--voxels", type=int, default=64, help="along each axis")
-    parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--out", type=Path, help="keep the summary in this file of JSON")
     options = parser.parse_args()
-    found = defaultdict(list)
+    found, log = defaultdict(list), Log(options.log)
     bases = [Base.load(path, options.voxels) for path in options.meshes]
-    with options.log.open("w") as log, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         for case in range(options.n):
             rng = np.random.default_rng([options.seed, case])
             outcome = try_case(bases[case % len(bases)], options.voxels, Path(folder), rng)
             found[outcome.kind].append(outcome)
-            name = Path(options.meshes[case % len(bases)]).name
-            verdict = "FAILS" if outcome.fails else "ok"
-            print(
-                f"{case} {name} {verdict} {outcome.volume:.5f} {outcome.voxels:.5f} {outcome.said}",
-                file=log,
-                flush=True,
-            )
-    table = summary(found, options)
-    for row in table.rows:
-        print(*row, sep=" | ")
-    if options.out:
-        write(options.out, table)
-    return int(any(outcome.fails for outcomes in found.values() for outcome in outcomes))
-
-
-def summary(found: dict[str, list[Outcome]], options: argparse.Namespace) -> Table:
-    table = Table(
+            name, verdict = Path(options.meshes[case % len(bases)]).name, "BROKE" if outcome.fails else "ok"
+            log(f"{case} {name} {verdict} {outcome.volume:.5f} {outcome.voxels:.5f} {outcome.said}")
+    count = "One mesh" if len(bases) == 1 else f"{len(bases)} meshes in turn"
+    printer = Printer(
         f"Damaged meshes, {options.voxels} voxels along each axis",
         ["damage", "tried", "worst error of the volume", "most voxels wrong", "with a note or an error"],
-        command=f"python -m tests.soak.meshes --seed {options.seed} --n {options.n} --log FILE MESH ...",
-        hardware=hardware(),
-        note=f"{len(options.meshes)} meshes in turn; shares of the volume that the undamaged mesh and what was added "
-        f"have, each voxelized by itself. At most {_BOUNDS[False]:.1%} of the voxels may be wrong, {_BOUNDS[True]:.0%} "
-        "where up to 5% of the faces are removed",
+        options.out,
+        f"{count}; shares of the volume that the undamaged mesh and what was added have, "
+        f"each voxelized by itself. At most {_BOUNDS[False]:.1%} of the voxels may be wrong, {_BOUNDS[True]:.0%} where "
+        "up to 5% of the faces are removed",
+        command=f"python -m tests.soak.meshes --seed {options.seed} --n {options.n} MESH ...",
     )
     for kind in [kind for kind in (*DAMAGES, *CHANGES, "change and damage") if found[kind]]:
         outcomes = found[kind]
         worst = [max(getattr(outcome, what) for outcome in outcomes) for what in ("volume", "voxels")]
         noted = sum(not outcome.said.endswith(": ") for outcome in outcomes)
-        table.rows.append(
-            [kind, str(len(outcomes)), *(f"{share:.2%}" for share in worst), f"{noted / len(outcomes):.0%}"]
-        )
-    return table
+        printer.add(kind, len(outcomes), *(f"{share:.2%}" for share in worst), f"{noted / len(outcomes):.0%}")
+    broken = sum(outcome.fails for outcomes in found.values() for outcome in outcomes)
+    sys.exit(f"{broken} broke" if broken else 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
