@@ -183,7 +183,7 @@ def test_damaged_and_foreign_checkpoints_are_named(small_run, tmp_path):
     whole = (small_run / "l2.ckpt").read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"hello", whole[:100]):
         (tmp_path / "l2.ckpt").write_bytes(content)
-        with pytest.raises(InputError, match=r"l2\.ckpt is damaged"):
+        with pytest.raises(InputError, match=r"l2\.ckpt is (damaged|empty)"):
             MINER.load(tmp_path)
     torch.save({"weights": 1}, tmp_path / "l2.ckpt")
     with pytest.raises(InputError, match=r"l2\.ckpt is not a checkpoint of a level"):
