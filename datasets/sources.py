@@ -24,6 +24,7 @@ from utils.frame import Frame
 
 _EXCHANGED = (5, 6, 7, 8)  # EXIF orientations that exchange rows and columns
 _VALUES_AT_ONCE = 2**22
+_ALLOCATOR = 2**22  # bytes that come with large arrays
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ def _upright_bytes(pixels: Pixels, n_rows: int) -> int:
     height, width = pixels.size[::-1] if exchanged else pixels.size
     n_rows = min(n_rows, height)
     window = (width, n_rows) if exchanged else (n_rows, width)
-    copies = 1 if pixels.orientation == 1 else 2
-    return max(pixels.window_bytes(*window), copies * _n_bytes(pixels, window))
+    turning = 0 if pixels.orientation == 1 else 2 * _n_bytes(pixels, window) + _ALLOCATOR
+    return max(pixels.window_bytes(*window), turning)
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
