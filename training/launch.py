@@ -53,6 +53,7 @@ def launch(n_processes: int, started: float) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.disable(logging.CRITICAL)  # the processes speak for themselves
+    sys.unraisablehook = lambda _: None  # torch's threads may fail to join each other at the end
     os.environ[_AGENT] = f"{os.getpid()} {started}"
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SAVE_WITHIN))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // n_processes)))
