@@ -29,6 +29,7 @@ def occupancy_files(folder: Path, grid: np.ndarray) -> list[tuple[Path, tuple[in
     write_occupancy(folder / "file.npy", packed, grid.shape[2], FRAME)
     record = np.zeros((), [*HEADER.descr, ("bits", "u1", packed.shape)])
     record["format"], record["size"], record["bits"] = FORMAT, grid.shape, packed
+    record["half_extents"] = FRAME.half_extents
     np.save(folder / "record.npy", record)
     np.save(folder / "bytes.npy", grid)
     np.save(folder / "bools.npy", np.asfortranarray(grid.astype(bool)))

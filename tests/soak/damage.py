@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from random import Random
@@ -144,6 +145,7 @@ def damage_zip(random: Random, data: bytes) -> bytes:
         entries[which] = name, (damage_text if is_text else damage_bytes)(random, contents)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
-        for name, contents in entries:
-            archive.writestr(zipfile.ZipInfo(name), contents)
+        with warnings.catch_warnings(action="ignore"):  # of names that occur twice
+            for name, contents in entries:
+                archive.writestr(zipfile.ZipInfo(name), contents)
     return buffer.getvalue()

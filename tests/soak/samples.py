@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -97,8 +98,8 @@ def _interrupt(arguments: list[str]) -> None:
     """A run that was stopped within its last level, after a part of it was finished."""
     save, kinds = checkpoint._save, []
 
-    def saved(kind: str, path: Path, record: dict) -> None:
-        save(kind, path, record)
+    def saved(kind: str, path: Path, *others: Any) -> None:
+        save(kind, path, *others)
         kinds.append(kind)
         if "l1.ckpt" in os.listdir(path.parent) and kinds[-2:] == [checkpoint._PART, checkpoint._STATE]:
             os.kill(os.getpid(), signal.SIGTERM)
