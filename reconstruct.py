@@ -37,7 +37,6 @@ _MESH_SUFFIXES = {".ply", ".obj", ".glb", ".stl"}
 _SURFACE_POINTS = 100_000
 _MOST_SCALE = 128
 _FARTHEST = 1e6  # that a mesh to compare with reaches, where the fit reaches 1: voxels are counted in integers
-_FARTHEST = 1e6  # that a mesh to compare with reaches, where a fit reaches 1: voxels are counted in integers
 _MARGIN = 2**26  # bytes that libraries take which are loaded later
 
 
@@ -251,10 +250,7 @@ def original_mesh(path: str, model: MINER) -> tuple["trimesh.Trimesh", Callable[
     mesh = load_mesh(path)
     reach = abs((mesh.bounds - model.frame.centre) / model.frame.half_extents).max()
     if not reach < _FARTHEST:
-        raise InputError(f"--original {path}: reaches {reach:.1e} times as far as the fit; use the mesh that was fitted")
-    reach = abs((mesh.bounds - model.frame.centre) / model.frame.half_extents).max()
-    if not reach < _FARTHEST:
-        raise InputError(f"--original {path}: reaches {reach:.1e} times as far as the fit; use the mesh that was fitted")
+        raise InputError(f"--original {path}: reaches {reach:.1e} times as far as the fit; use what was fitted")
     packed = voxelize(mesh, model.frame, model.size[0])
 
     def planes(start: int, stop: int) -> Tensor:

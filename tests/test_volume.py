@@ -248,7 +248,7 @@ def test_reconstruct_of_a_volume_says_what_is_wrong(command, ball, tmp_path, mon
 def test_a_mesh_that_lies_elsewhere_is_not_compared_with(command, ball, tmp_path):
     trimesh.load_mesh(ball / "ball.ply").apply_scale(1e30).export(tmp_path / "far.ply")
     outcome = command("reconstruct.py", ball / "ckpts/ball", "--original", tmp_path / "far.ply")
-    assert outcome.error.endswith("e+30 times as far as the fit; use the mesh that was fitted")
+    assert outcome.error.endswith("e+30 times as far as the fit; use what was fitted")
 
 
 def test_a_volume_does_not_replace_a_pipe(command, ball, tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,8 +16,11 @@ import zarr
 
 from datasets.formats import DEPTHS, Pixels
 from datasets.formats.chunks import read_window, regroup, window_bytes
+from datasets.formats.packed import check_array
 from utils.errors import InputError, one_line
 from utils.files import sync, writing
+
+warnings.filterwarnings("ignore", module=r"zarr\.")  # our own messages say what is wrong
 
 _SUPPORTED = (
     "use a uint8 or uint16 array (h, w), (h, w, c) or (c, h, w), c of 1, 3 or 4, or a group that begins with one"
@@ -35,6 +39,7 @@ def open_pixels(path: Path) -> Pixels:
         array = node if isinstance(node, zarr.Array) else _first_scale(path, node)
         if not isinstance(array, zarr.Array):
             raise InputError(f"{path} is a Zarr of groups; {_SUPPORTED}")
+        check_array(path, array)
         axes = _axes(array.shape, is_scale=array is not node)
         dtype, chunks = array.dtype, array.chunks
     except InputError:

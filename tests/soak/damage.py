@@ -144,8 +144,8 @@ def damage_zip(random: Random, data: bytes) -> bytes:
         is_text = name.endswith(".json") or name.rpartition("/")[2].startswith(".z")
         entries[which] = name, (damage_text if is_text else damage_bytes)(random, contents)
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
-        with warnings.catch_warnings(action="ignore"):  # of names that occur twice
-            for name, contents in entries:
-                archive.writestr(zipfile.ZipInfo(name), contents)
+    method = random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, contents in entries:  # of which two may have the same name
+            archive.writestr(zipfile.ZipInfo(name), contents)
     return buffer.getvalue()
