@@ -7,11 +7,9 @@ loaded, Zarr reads chunks through `BoundedPipeline`.
 import asyncio
 import bz2
 import lzma
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -29,7 +27,7 @@ _WIDENING = {
     **dict.fromkeys(("bytes", "transpose", "shuffle", "bitround", "crc32c", "crc32", "adler32", "fletcher32"), 1),
     **dict.fromkeys(("delta", "fixedscaleoffset", "quantize", "astype", "packbits"), 8),
 }
-"""Bytes that a byte of a chunk may become, by what is done to chunks before they are compressed."""
+"""Bytes that a byte of a chunk may be, by what is done to chunks before they are compressed."""
 
 
 def _count_by(start: Callable[[], Any]) -> Callable[[bytes, int], int]:
@@ -73,21 +71,15 @@ _COUNTS: dict[str, Callable[[bytes, int], int]] = {
 """By compressor: (data, most) -> how many bytes they unpack to, or any number above `most`; they may raise as well."""
 
 
-def check_array(path: Path, array: zarr.Array) -> None:
-    """ValueError for codecs whose output has no bound, and for chunks of a .zip that are larger than they can be."""
+def most_packed_bytes(array: zarr.Array) -> int:
+    """Bytes of a file of an array, at most; ValueError for codecs that unpack without a bound."""
     metadata = array.metadata
     codecs = _codecs_of(metadata) if metadata.zarr_format == 2 else metadata.codecs
     _, widening = _compressor(codecs)
     for codec in codecs:
         if isinstance(codec, ShardingCodec):
             _compressor(codec.codecs)
-    if path.is_dir():
-        return
-    most = _most(widening, array.shards or array.chunks, array.dtype.itemsize)
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.filename.startswith(array.path) and entry.file_size > most and "zarr" not in entry.filename:
-                raise ValueError(f"{entry.filename} has {entry.file_size} bytes, and a chunk at most {most}")
+    return _most(widening, array.shards or array.chunks, array.dtype.itemsize)
 
 
 def _most(widening: int, shape: tuple[int, ...], itemsize: int) -> int:
@@ -108,7 +100,7 @@ def _compressor(codecs: Iterable[Any]) -> tuple[str | None, int]:
         name = getattr(codec, "codec_id", None) or codec.to_dict()["name"].removeprefix("numcodecs.")
         if found or name not in _WIDENING | _COUNTS:
             raise ValueError(f"codec {name}{f' after {found}' if found else ''} is not read")
-        widening *= _WIDENING.get(name, 1)
+        widening = max(widening, _WIDENING.get(name, 1))
         found = name if name in _COUNTS else None
     return found, widening
 
