@@ -1,5 +1,6 @@
 """A few bytes that unpack to gigabytes are refused before they do; what others write is read."""
 
+import asyncio
 import struct
 import zipfile
 import zlib
@@ -13,6 +14,7 @@ import tifffile
 import torch
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
+from zarr.core.sync import _get_loop
 
 from datasets.sources import open_picture, read_picture
 from utils.errors import InputError
@@ -132,3 +134,21 @@ def test_other_tiles_are_bounded(tmp_path):
     tifffile.imwrite(tmp_path / "bomb.tif", iter([zlib.compress(BOMB)]), **tiles)
     with pytest.raises(InputError, match="INSUFFICIENT_SPACE"):
         open_picture(tmp_path / "bomb.tif").read(0, 64)
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "tif"])
+def test_where_a_chunk_is_damaged_the_reading_of_others_ends(tmp_path, suffix):
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "zarr":
+        zarr.create_array(path, data=pixels, chunks=(20, 20, 3))
+        (path / "c/0/5/0").write_bytes(b"damaged")
+    else:
+        tifffile.imwrite(path, pixels, tile=(32, 32), compression="zlib", photometric="rgb")
+        with tifffile.TiffFile(path) as tiff:
+            offset = tiff.pages[0].dataoffsets[5]
+        data = path.read_bytes()
+        path.write_bytes(data[:offset] + b"damaged" + data[offset + 7 :])
+    with pytest.raises(InputError, match=f"x.{suffix} is damaged"):
+        read_picture(path)
+    assert not asyncio.all_tasks(_get_loop())
