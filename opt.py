@@ -97,6 +97,14 @@ ROOT = Path(__file__).resolve().parent
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 
 
+class _TextLoader(yaml.BaseLoader):
+    """Reads values as text, since options have types already, and null as None."""
+
+
+_TextLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("(~|null|Null|NULL)?$"), ["~", "n", "N", ""])
+_TextLoader.add_constructor("tag:yaml.org,2002:null", lambda *_: None)
+
+
 def make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="train.py",
@@ -346,7 +354,7 @@ def read_config(parser: OneLineParser, path: str) -> dict[str, Any]:
     """Options from a YAML file: `n_scales: 4` stands for `--n_scales 4`, and a single number does for a list."""
     check_file(Path(path), _MOST_CONFIG)
     try:
-        config = yaml.load(Path(path).read_text(), yaml.BaseLoader)  # whose values are text: options have types already
+        config = yaml.load(Path(path).read_text(), _TextLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"--config {path} cannot be read ({one_line(error)})") from error
     if not isinstance(config, dict):
@@ -356,6 +364,10 @@ def read_config(parser: OneLineParser, path: str) -> dict[str, Any]:
         if name not in known:
             raise InputError(f"--config {path}: {name} is not an option (see --help)")
         words = value if isinstance(value, list) else [value]
+        if None in words:
+            raise InputError(f"--config {path}: {name} has no value; give it one, or leave it out")
+        if len(words) > 1 and not parser.takes_several(name):
+            raise InputError(f"--config {path}: {name} takes one value, not {len(words)}")
         if not words or any(not isinstance(word, str) or word.startswith("--") for word in words):
             raise InputError(f"--config {path}: {name} must be a value, or a list of values")
         argv += [f"--{name}", *words] if len(words) > 1 else [f"--{name}={words[0]}"]

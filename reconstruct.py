@@ -24,7 +24,7 @@ from opt import device_of
 from utils.cli import OneLineParser, add_backend_option, add_choice, add_flag, text, whole_number
 from utils.errors import InputError, run_command, size_text
 from utils.figures import draw_blocks
-from utils.files import write_aside
+from utils.files import check_replaceable, write_aside
 from utils.memory import available_memory, used_memory
 from utils.metrics import Similarity, iou, psnr
 from utils.pyramid import pyramid
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _MESH_SUFFIXES = {".ply", ".obj", ".glb", ".stl"}
 _SURFACE_POINTS = 100_000
 _MOST_SCALE = 128
+_FARTHEST = 1e6  # that a mesh to compare with reaches, where the fit reaches 1: voxels are counted in integers
 _MARGIN = 2**27  # bytes that threads take, and libraries that are loaded later
 
 
@@ -200,6 +201,8 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
     suffix = Path(options.out).suffix.lower() if options.out is not None else None
     if suffix is not None and suffix not in _MESH_SUFFIXES | {".npy"}:
         raise InputError(f"--out {options.out}: {suffix!r} cannot hold a volume; use .npy, .ply, .obj, .glb or .stl")
+    if suffix is not None:
+        check_replaceable(Path(options.out))
     if options.blocks:
         raise InputError("--blocks: outlines blocks of pictures, and this is a volume; leave it out")
     if options.original is not None and (level != 0 or options.crop is not None):
@@ -244,6 +247,9 @@ def original_mesh(path: str, model: MINER) -> tuple["trimesh.Trimesh", Callable[
     if model.frame is None or len(set(model.size)) != 1:
         raise InputError(f"--original {path}: the fit does not say where its voxels lie; use its grid, a .npy file")
     mesh = load_mesh(path)
+    reach = abs((mesh.bounds - model.frame.centre) / model.frame.half_extents).max()
+    if not reach < _FARTHEST:
+        raise InputError(f"--original {path}: reaches {reach:.1e} times as far as the fit; use what was fitted")
     packed = voxelize(mesh, model.frame, model.size[0])
 
     def planes(start: int, stop: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,11 @@ def load_mesh(path: str) -> trimesh.Trimesh:
         InputError for a file that is missing, cannot be read or holds no faces, for vertices that are not finite or far
         out of range, and for a mesh that is flat
     """
-    mesh = _read(path)
-    vertices, faces = merge_vertices(np.asarray(mesh.vertices)[mesh.faces])
+    vertices, faces = merge_vertices(_read(path))
     extents = _checked_extents(path, vertices)
     faces, n_dropped = collapse_duplicates(faces)
+    if len(faces) == 0:  # all were lines or points
+        raise _without_faces(path)
     faces, n_turned = make_neighbours_agree(faces)
     closed_vertices, closed = close_holes((vertices - vertices.min(axis=0)) / extents, faces)
     faces, n_bodies = turn_bodies(closed_vertices, closed, len(faces))
@@ -39,24 +41,35 @@ def load_mesh(path: str) -> trimesh.Trimesh:
     return trimesh.Trimesh(vertices, faces, process=False)
 
 
-def _read(path: str) -> trimesh.Trimesh:
-    """All triangles of a file; InputError if it has none."""
+def _read(path: str) -> np.ndarray:
+    """Corners (m, 3, 3) of all triangles of a file; InputError if it has none."""
     check_file(Path(path))
     kind = Path(path).suffix.lower()
     if kind[1:] not in {*mesh_loaders, *trimesh.available_formats()} and not path.lower().endswith(".tar.gz"):
         raise InputError(f"{path}: {f'{kind} files' if kind else 'files without a suffix'} are not read; use {_OTHERS}")
     try:
-        mesh = trimesh.load_mesh(path, process=False)
+        with warnings.catch_warnings(action="ignore"):  # numpy's, of what damaged files lead trimesh to compute
+            mesh = trimesh.load_mesh(path, process=False)
+        vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     except ImportError as error:
         raise InputError(_without_package(path, kind, str(error))) from error
     except Exception as error:  # trimesh's readers raise whatever their parsers do
-        reason = one_line(error)[:200]
-        raise InputError(
-            f"{path} is damaged, or not a {kind} file ({reason}); export it again, as {_OTHERS}"
-        ) from error
-    if len(mesh.faces) == 0:
-        raise InputError(f"{path} holds no faces; use a triangle mesh")
-    return mesh
+        raise _damaged(path, kind, one_line(error)[:200]) from error
+    if len(faces) == 0:
+        raise _without_faces(path)
+    if vertices.shape[1:] != (3,) or faces.shape[1:] != (3,):
+        raise _damaged(path, kind, f"vertices of shape {vertices.shape}, faces of shape {faces.shape}")
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise _damaged(path, kind, "faces name vertices that it lacks")
+    return vertices[faces]
+
+
+def _without_faces(path: str) -> InputError:
+    return InputError(f"{path} holds no faces; use a triangle mesh")
+
+
+def _damaged(path: str, kind: str, reason: str) -> InputError:
+    return InputError(f"{path} is damaged, or not a {kind} file ({reason}); export it again, as {_OTHERS}")
 
 
 def _without_package(path: str, kind: str, error: str) -> str:

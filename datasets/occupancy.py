@@ -155,9 +155,10 @@ def _open_packed(path: Path, stored: np.memmap) -> tuple[tuple[int, int, int], S
 
 
 def _frame(path: Path, header: np.ndarray) -> Frame:
-    if not (np.isfinite(header["centre"]).all() and np.isfinite(header["half_extents"]).all()):
-        raise InputError(f"{path} is damaged: it does not say where its voxels lie; make it again")
-    return Frame(tuple(header["centre"].tolist()), tuple(header["half_extents"].tolist()))
+    try:
+        return Frame(tuple(header["centre"].tolist()), tuple(header["half_extents"].tolist()))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: it does not say where its voxels lie; make it again") from error
 
 
 def _open_bytes(path: Path, stored: np.ndarray) -> tuple[tuple[int, int, int], Slices]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datasets.formats import FORMATS, Format
 from utils.errors import InputError, size_text
-from utils.files import aside
+from utils.files import aside, check_replaceable
 
 _COPIES_HELD = 3  # gathered, padded, compressed
 
@@ -36,8 +36,8 @@ def check_picture_path(path: Path, n_channels: int, size: tuple[int, int], bits:
         )
     if format.markers and path.exists() and not format.can_replace(path):
         raise InputError(f"{path} exists and is not a {format.name} array; choose another name")
-    if not format.markers and path.is_dir():
-        raise InputError(f"{path} is a folder; choose another name")
+    if not format.markers:
+        check_replaceable(path)
 
 
 def held_bytes(path: Path, n_channels: int, size: tuple[int, ...]) -> int:

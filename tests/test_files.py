@@ -204,6 +204,18 @@ def test_a_folder_that_cannot_be_written_is_named(command, tmp_path, monkeypatch
     assert "cannot write ckpts/small: Permission denied; make it writable" in outcome.error
 
 
+def test_only_files_are_replaced(tmp_path):
+    """As root, a device would be replaced like anything else."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to(os.devnull)
+    before = sorted(tmp_path.iterdir())
+    for name, kind in (("pipe", "a pipe or a device"), ("folder", "a folder"), ("device", "a pipe or a device")):
+        with pytest.raises(InputError, match=f"{name} is {kind}; choose another name"):
+            write_aside(tmp_path / name, b"new")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_writes_leave_nothing_where_the_folder_is_gone(tmp_path):
     with pytest.raises(InputError, match=r"cannot write .*x\.npy: No such file or directory; make the folder first"):
         write_aside(tmp_path / "gone" / "x.npy", b"data")

@@ -56,6 +56,20 @@ def loaded(tmp_path):
     return through_a_file
 
 
+PLY = """ply
+format ascii 1.0
+element vertex 3
+property float x
+property float y
+property float z
+element face 1
+property list uchar int vertex_indices
+end_header
+0 0 0
+1 0 0
+0 1 1
+3 0 1 2
+"""
 BIG, SMALL, BESIDE, ACROSS = ball(1), ball(0.5), ball(0.4, (1.5, 0, 0)), ball(0.5, (1, 0, 0))
 KERNEL = ball(0.25)
 BIG_GRID, SMALL_GRID, BESIDE_GRID, ACROSS_GRID = (grid(mesh) for mesh in (BIG, SMALL, BESIDE, ACROSS))
@@ -193,6 +207,27 @@ def test_what_is_no_mesh_is_refused_in_a_line(tmp_path, capfd, kind, content):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("high.ply", PLY.replace("3 0 1 2", "3 0 1 9"), "faces name vertices that it lacks"),
+        ("low.ply", PLY.replace("3 0 1 2", "3 0 1 -1"), "faces name vertices that it lacks"),
+        ("infinite.ply", PLY.replace("3 0 1 2", "3 0 1 1e400"), ""),
+        ("pair.obj", "v 0 0\nv 0 1\nv 1 0\nf 1 2 3\n", r"vertices of shape \(3, 2\)"),
+    ],
+)
+def test_faces_of_vertices_that_are_not_there_are_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with warnings.catch_warnings(action="error"), pytest.raises(InputError, match=f"{name} is damaged.*{message}"):
+        load_mesh(str(tmp_path / name))
+
+
+def test_faces_without_an_area_are_none(tmp_path):
+    (tmp_path / "line.ply").write_text(PLY.replace("3 0 1 2", "3 0 2 2").replace("0 1 1", "1 1 1"))
+    with pytest.raises(InputError, match=r"line\.ply holds no faces"):
+        load_mesh(str(tmp_path / "line.ply"))
+
+
 @pytest.mark.parametrize("kind", ["stl", "ply", "glb"])
 def test_half_a_file_is_refused(tmp_path, kind):
     whole = ball(1).export(file_type=kind)
@@ -264,6 +299,7 @@ def test_a_grid_without_a_surface_is_not_fitted(command, tmp_path, monkeypatch, 
     assert not list((tmp_path / "ckpts").rglob("*.ckpt"))
     with pytest.raises(InputError, match=message):
         write_levels(open_occupancy("x.npy"), 2, tmp_path / "levels")
+    assert {path.suffix for path in (tmp_path / "levels").iterdir()} == {".lock"}
 
 
 def test_one_voxel_is_a_surface(tmp_path):

@@ -29,6 +29,7 @@ def occupancy_files(folder: Path, grid: np.ndarray) -> list[tuple[Path, tuple[in
     write_occupancy(folder / "file.npy", packed, grid.shape[2], FRAME)
     record = np.zeros((), [*HEADER.descr, ("bits", "u1", packed.shape)])
     record["format"], record["size"], record["bits"] = FORMAT, grid.shape, packed
+    record["half_extents"] = FRAME.half_extents
     np.save(folder / "record.npy", record)
     np.save(folder / "bytes.npy", grid)
     np.save(folder / "bools.npy", np.asfortranarray(grid.astype(bool)))
@@ -62,6 +63,7 @@ def test_values_other_than_0_and_1_are_refused_where_they_are_read(tmp_path):
 def test_a_grid_of_more_than_2_GiB_is_read_by_slices(tmp_path):
     header = np.zeros((), HEADER)
     header["format"], header["size"] = FORMAT, (4096, 4096, 2048)
+    header["half_extents"] = FRAME.half_extents
     np.save(tmp_path / "x.npy", header)
     with (tmp_path / "x.npy").open("r+b") as file:
         end = file.seek(0, 2) + 4096 * 4096 * 256

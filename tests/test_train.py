@@ -476,7 +476,10 @@ def test_what_is_given_wins_over_a_preset(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("num_epochs: null", "--config bad.yaml: --num_epochs null: must be a whole number"),
+        ("path: null", "--config bad.yaml: path has no value; give it one, or leave it out"),
+        ("path: ~", "path has no value"),
+        ("path: ", "path has no value"),
+        ("num_epochs: [3, null]", "num_epochs has no value"),
         ("num_epochs: []", "num_epochs must be a value, or a list of values"),
         ("patch_size: {a: 1}", "patch_size must be a value, or a list of values"),
         ("frobnicate: 1", "frobnicate is not an option"),
@@ -486,9 +489,9 @@ def test_what_is_given_wins_over_a_preset(tmp_path):
         ("betas: 0.9", "--betas 0.9: must be two numbers from 0 to below 1"),
         ("patch_size: 16.0", "--patch_size 16.0: must be a whole number"),
         ("betas: [0.9, --devices=2]", "betas must be a value, or a list of values"),
-        ("n_scales: [1, 2]", "unrecognized arguments: 2"),
+        ("n_scales: [1, 2]", "--config bad.yaml: n_scales takes one value, not 2"),
         ("n_scales: !!int ''", "--n_scales '': must be a whole number"),
-        ("path: ", "--path '': must be text that is not empty"),
+        ("path: ''", "--path '': must be text that is not empty"),
         (f"n_scales: {'9' * 5000}", "...: must be a whole number from 1 to 64"),
         ("&a [*a]", "cannot be read"),
         ("", "bad.yaml is empty"),
@@ -515,7 +518,7 @@ def test_a_single_number_does_for_a_list_in_a_config(tmp_path):
     assert (options.input_size, options.patch_size, options.num_epochs, options.lr) == ([64], [16], [3], 1e-3)
 
 
-@pytest.mark.parametrize("name", ["1e5", "2024", "yes", "plain"])
+@pytest.mark.parametrize("name", ["1e5", "2024", "yes", "null", "plain"])
 def test_saved_options_come_back_whatever_the_name(tmp_path, name):
     options = parse_options([*GOOD, "--exp_name", name, "--lr", "1e-5"])
     (tmp_path / "options.yaml").write_text(dump_options(recorded_options(options)))

@@ -1,6 +1,7 @@
 """Volumes from the command line to the surface, on bodies whose shape is known."""
 
 import json
+import os
 import sys
 from functools import partialmethod
 
@@ -242,6 +243,18 @@ def test_reconstruct_of_a_volume_says_what_is_wrong(command, ball, tmp_path, mon
     assert message in outcome.error
     assert len(outcome.error.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mesh_that_lies_elsewhere_is_not_compared_with(command, ball, tmp_path):
+    trimesh.load_mesh(ball / "ball.ply").apply_scale(1e30).export(tmp_path / "far.ply")
+    outcome = command("reconstruct.py", ball / "ckpts/ball", "--original", tmp_path / "far.ply")
+    assert outcome.error.endswith("e+30 times as far as the fit; use what was fitted")
+
+
+def test_a_volume_does_not_replace_a_pipe(command, ball, tmp_path):
+    os.mkfifo(tmp_path / "x.ply")
+    outcome = command("reconstruct.py", ball / "ckpts/ball", "--out", tmp_path / "x.ply")
+    assert outcome.error == f"error: {tmp_path / 'x.ply'} is a pipe or a device; choose another name"
 
 
 def test_the_encoding_of_a_volume_has_21_directions():

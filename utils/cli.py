@@ -91,6 +91,10 @@ class OneLineParser(ArgumentParser):
         """Those of all options, in their order in the help."""
         return vars(super().parse_args([]))
 
+    def takes_several(self, name: str) -> bool:
+        """Whether an option takes a list of values."""
+        return self._option_string_actions[f"--{name}"].nargs == "+"
+
     def error(self, message: str) -> None:
         raise InputError(f"{one_line(message)} (see --help)")
 

@@ -45,14 +45,25 @@ def check_file(path: Path, most: int | None = None) -> None:
     except (OSError, ValueError) as error:  # a circle of links, a folder that is closed to us; a zero byte
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(status.st_mode):
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
-        raise InputError(f"{path} is not a file, but {what}")
+        raise InputError(f"{path} is not a file, but {_kind_of(status)}")
     if status.st_size == 0:
         raise InputError(f"{path} is empty")
     if most is not None and status.st_size > most:
         raise InputError(
             f"{path} has {status.st_size:,} bytes, more than the {most:,} that are read; is it the right file?"
         )
+
+
+def check_replaceable(path: Path) -> None:
+    """WriteError if there is something that a file must not replace: a folder, a pipe or a device."""
+    with writing(path), suppress(FileNotFoundError):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise WriteError(f"{path} is {_kind_of(status)}; choose another name")
+
+
+def _kind_of(status: os.stat_result) -> str:
+    return "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
 
 
 class WriteError(InputError):
@@ -81,8 +92,9 @@ def aside(path: Path, clear: Callable[[], None] | None = None) -> Iterator[Binar
     Inputs
         clear: called just before the new file appears, to remove what it replaces besides `path`
     Errors
-        WriteError for any OSError
+        WriteError for any OSError, and where there is no file but a folder, a pipe or a device
     """
+    check_replaceable(path)
     part = path.with_name(f".{path.name}.part")
     try:
         with writing(path):

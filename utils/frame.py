@@ -17,6 +17,12 @@ class Frame:
     centre: tuple[float, float, float]
     half_extents: tuple[float, float, float]
 
+    def __post_init__(self) -> None:
+        """ValueError for numbers that are not finite, and for no extent along an axis."""
+        numbers = np.array([self.centre, self.half_extents])
+        if numbers.shape != (2, 3) or not np.isfinite(numbers).all() or numbers[1].min() <= 0:
+            raise ValueError(f"centre {self.centre}, half extents {self.half_extents}")
+
     @classmethod
     def around(cls, vertices: np.ndarray) -> "Frame":
         """The bounding box of (n, 3) vertices, widened by a factor of 1.02 about its centre."""

@@ -1,5 +1,6 @@
 """Chunked pictures: windows to read, and rows grouped by chunk to write."""
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from math import ceil, prod
 from pathlib import Path
@@ -27,7 +28,7 @@ def read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice) 
     size = array.shape[axes.index("Y")], array.shape[axes.index("X")]
     check_memory(path, size, window_bytes(array, axes, rows.stop - rows.start, columns.stop - columns.start))
     try:
-        window = np.asarray(array[index])
+        window = _entries(array, index)
     except Exception as error:  # whatever damaged chunks raise
         raise InputError(f"{path} is damaged: its pixels cannot be read ({one_line(error)})") from error
     if "S" not in axes:
@@ -35,6 +36,26 @@ def read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice) 
     elif axes.index("S") < axes.index("Y"):
         window = window.transpose(1, 2, 0)
     return window.astype(window.dtype.newbyteorder("="), copy=False)
+
+
+def _entries(array: Any, index: tuple[int | slice, ...]) -> np.ndarray:
+    """array[index]; where a chunk fails, or the user interrupts, Zarr's reading of the others ends with it."""
+    try:
+        return np.asarray(array[index])
+    except BaseException:
+        if not isinstance(array, np.ndarray):
+            from zarr.core.sync import sync  # mapped pages do without it
+
+            sync(_cancel_others())
+        raise
+
+
+async def _cancel_others() -> None:
+    """Cancel all other tasks of the running loop: left to themselves, they complain when the program ends."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def window_bytes(array: Any, axes: str, n_rows: int, n_columns: int) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -29,14 +30,16 @@ _COEFFICIENTS_BYTES = 2 * 64  # of a block
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """What a JPEG says of how it is coded.
 
+    size: (h, w)
     n_blocks: of 8 x 8 coefficients, of all components
     is_buffered: all coefficients are kept until the last scan is read
     is_huffman: each block takes a bit at least; arithmetic coding has no such bound
     """
 
+    size: tuple[int, int]
     n_blocks: int
     is_buffered: bool
     is_huffman: bool
@@ -47,7 +50,8 @@ def open_pixels(path: Path) -> Pixels:
     with reading(path), PIL.Image.open(path) as picture:
         size = picture.size[::-1]
         mode = "L" if picture.mode == "L" else "RGB"
-        frame = _frame(path)
+        with path.open("rb") as file:
+            frame = read_frame(file)
         in_pillow = prod(size) * (1 if mode == "L" else 4)
         coefficients = frame.n_blocks * _COEFFICIENTS_BYTES if frame.is_buffered else 0
         decode_bytes = in_pillow + max(coefficients, prod(size) * len(mode))
@@ -61,10 +65,10 @@ def _decode(path: Path, mode: str) -> np.ndarray:
         return as_array(picture, mode)
 
 
-def _frame(path: Path) -> _Frame:
-    """ValueError if the file has no frame before its first scan."""
+def read_frame(file: BinaryIO) -> Frame:
+    """ValueError if a JPEG has no frame before its first scan."""
     frame = None
-    for marker, data in _segments(path):
+    for marker, data in _segments(file):
         if 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES:
             frame = marker, data
         if marker == _START_OF_SCAN and frame is not None:
@@ -74,20 +78,19 @@ def _frame(path: Path) -> _Frame:
             across, down = (max(1, *of_axis) for of_axis in zip(*factors, (1, 1), strict=True))
             n_blocks = sum(ceil(ceil(width * x / across) / 8) * ceil(ceil(height * y / down) / 8) for x, y in factors)
             is_buffered = coding in _PROGRESSIVE or data[0] < n_components
-            return _Frame(n_blocks, is_buffered, is_huffman=coding < _FIRST_ARITHMETIC)
+            return Frame((height, width), n_blocks, is_buffered, is_huffman=coding < _FIRST_ARITHMETIC)
     raise ValueError("no frame")
 
 
-def _segments(path: Path) -> Iterator[tuple[int, bytes]]:
+def _segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """(marker, contents) of each segment of the header, the last the first scan's."""
-    with path.open("rb") as file:
-        marker = file.read(2)[1:]
-        while marker != bytes([_START_OF_SCAN]):
-            while file.read(1) not in (b"\xff", b""):  # decoders skip what lies between segments
-                pass
-            while (marker := file.read(1)) == b"\xff":
-                pass
-            if not marker:
-                return
-            if marker != b"\0" and not 0xD0 <= marker[0] <= 0xD8 and marker[0] != 1:  # these have no contents
-                yield marker[0], file.read(int.from_bytes(file.read(2)) - 2)
+    marker = file.read(2)[1:]
+    while marker != bytes([_START_OF_SCAN]):
+        while file.read(1) not in (b"\xff", b""):  # decoders skip what lies between segments
+            pass
+        while (marker := file.read(1)) == b"\xff":
+            pass
+        if not marker:
+            return
+        if marker != b"\0" and not 0xD0 <= marker[0] <= 0xD8 and marker[0] != 1:  # these have no contents
+            yield marker[0], file.read(int.from_bytes(file.read(2)) - 2)

@@ -1,19 +1,22 @@
 """TIFF and BigTIFF, read by windows of their first page and written by tiles."""
 
 import functools
+import io
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import tifffile
 
 from datasets.formats import DEPTHS, SUPPORTED, Pixels, unsupported_type
 from datasets.formats.chunks import read_window, regroup, window_bytes
-from utils.errors import InputError, one_line
+from datasets.formats.jpeg import read_frame
+from utils.errors import InputError, one_line, size_text
 from utils.files import aside
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own messages say what is wrong
@@ -24,6 +27,23 @@ _COLOURS = {
     tifffile.PHOTOMETRIC.RGB,
     tifffile.PHOTOMETRIC.PALETTE,
 }
+_JPEGS = {
+    tifffile.COMPRESSION.JPEG,
+    tifffile.COMPRESSION.OJPEG,
+    tifffile.COMPRESSION.ALT_JPEG,
+    tifffile.COMPRESSION.JPEG_LOSSY,
+}
+_PICTURES = _JPEGS | {
+    tifffile.COMPRESSION.JPEG2000,
+    tifffile.COMPRESSION.JPEG_2000_LOSSY,
+    tifffile.COMPRESSION.APERIO_JP2000_YCBC,
+    tifffile.COMPRESSION.APERIO_JP2000_RGB,
+    tifffile.COMPRESSION.WEBP,
+    tifffile.COMPRESSION.WEBP_DEPRECATED,
+    tifffile.COMPRESSION.PNG,
+}
+"""Compressions whose chunks are pictures in themselves."""
+_LARGER = 2  # than a chunk: some encoders pad
 _TILE = 256  # pixels a side, of the files written
 _NEAR_BYTES = 2**32 - 2**25  # of pixels, which 32-bit offsets surely reach
 
@@ -113,7 +133,33 @@ def _page_array(page: tifffile.TiffPage) -> tuple[Any, tuple[int, int]]:
     n_missing = prod(page.chunked) - len(page.dataoffsets)  # Philips leaves out the lowest tiles
     if array.shape != page.shape or end > page.parent.filehandle.size or n_missing > across:
         raise ValueError("its size does not match its pixels")
-    return array, (array.chunks[page.axes.index("Y")], array.chunks[page.axes.index("X")])
+    chunk = array.chunks[page.axes.index("Y")], array.chunks[page.axes.index("X")]
+    page.decode = _bounded(page.decode, page.compression, chunk)
+    return array, chunk
+
+
+def _bounded(decode: Callable[..., Any], compression: int, chunk: tuple[int, int]) -> Callable[..., Any]:
+    """The same, with a ValueError for chunks that are pictures in themselves and larger than (h, w) of a chunk.
+
+    The decoders of other chunks know how much to unpack.
+    """
+
+    def checked(data: bytes | None, *args: Any, **settings: Any) -> Any:
+        if data is not None and "jpegheader" not in settings:  # which goes with the size of a chunk
+            size = _size_of(compression, data)
+            if prod(size) > _LARGER * prod(chunk):
+                raise ValueError(f"a chunk of {size_text(size)} pixels instead of {size_text(chunk)}")
+        return decode(data, *args, **settings)
+
+    return checked if compression in _PICTURES else decode
+
+
+def _size_of(compression: int, data: bytes) -> tuple[int, int]:
+    """(h, w) of a chunk that is a picture, as its header says."""
+    if compression in _JPEGS:
+        return read_frame(io.BytesIO(data)).size
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+        return picture.size[::-1]
 
 
 def _to_colours(samples: np.ndarray, inverted: bool, palette: np.ndarray | None, premultiplied: bool) -> np.ndarray:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,8 +16,11 @@ import zarr
 
 from datasets.formats import DEPTHS, Pixels
 from datasets.formats.chunks import read_window, regroup, window_bytes
+from datasets.formats.packed import most_packed_bytes
 from utils.errors import InputError, one_line
 from utils.files import sync, writing
+
+warnings.filterwarnings("ignore", module=r"zarr\.")  # our own messages say what is wrong
 
 _SUPPORTED = (
     "use a uint8 or uint16 array (h, w), (h, w, c) or (c, h, w), c of 1, 3 or 4, or a group that begins with one"
@@ -35,6 +39,7 @@ def open_pixels(path: Path) -> Pixels:
         array = node if isinstance(node, zarr.Array) else _first_scale(path, node)
         if not isinstance(array, zarr.Array):
             raise InputError(f"{path} is a Zarr of groups; {_SUPPORTED}")
+        _check_chunks(path, array)
         axes = _axes(array.shape, is_scale=array is not node)
         dtype, chunks = array.dtype, array.chunks
     except InputError:
@@ -65,6 +70,19 @@ def _check_metadata(path: Path, node: str) -> None:
                     size = len(entry.read(_MOST_METADATA + 1))  # the archive's own word is not to be trusted
             if size > _MOST_METADATA:
                 raise ValueError(f"{name} is larger than {_MOST_METADATA // 2**20} MiB")
+
+
+def _check_chunks(path: Path, array: zarr.Array) -> None:
+    """ValueError for chunks without a bound to what they unpack to, and for entries of a .zip that exceed theirs."""
+    most = most_packed_bytes(array)
+    if path.is_dir():
+        return
+    folder = f"{array.path}/" if array.path else ""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            is_chunk = entry.filename.startswith(folder) and PurePosixPath(entry.filename).name not in _METADATA
+            if is_chunk and entry.file_size > most:
+                raise ValueError(f"{entry.filename} has {entry.file_size} bytes, and a chunk at most {most}")
 
 
 def _first_scale(path: Path, group: zarr.Group) -> zarr.Array | zarr.Group:

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from random import Random
@@ -143,7 +144,8 @@ def damage_zip(random: Random, data: bytes) -> bytes:
         is_text = name.endswith(".json") or name.rpartition("/")[2].startswith(".z")
         entries[which] = name, (damage_text if is_text else damage_bytes)(random, contents)
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
-        for name, contents in entries:
+    method = random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, contents in entries:  # of which two may have the same name
             archive.writestr(zipfile.ZipInfo(name), contents)
     return buffer.getvalue()
