@@ -418,9 +418,9 @@ def make_circle(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (make_pipe, "odd is not a file, but a pipe or a device"),
+        (make_pipe, "odd is not a file, but a pipe or a device; copy what it gives to a file"),
         (make_circle, "odd: Too many levels of symbolic links"),
-        (Path.mkdir, "odd is not a file, but a folder"),
+        (Path.mkdir, "odd is not a file, but a folder; name a file in it"),
         (Path.touch, "odd is empty"),
     ],
 )

@@ -73,7 +73,7 @@ class OneLineParser(ArgumentParser):
     """Errors are InputErrors of one line, without the usage."""
 
     def __init__(self, **settings: Any):
-        super().__init__(exit_on_error=False, formatter_class=_WithDefaults, **settings)
+        super().__init__(exit_on_error=False, allow_abbrev=False, formatter_class=_WithDefaults, **settings)
 
     def parse_args(self, args: list[str] | None = None, namespace: Namespace | None = None) -> Namespace:
         try:

@@ -45,7 +45,8 @@ def check_file(path: Path, most: int | None = None) -> None:
     except (OSError, ValueError) as error:  # a circle of links, a folder that is closed to us; a zero byte
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path} is not a file, but {_kind_of(status)}")
+        remedy = "name a file in it" if stat.S_ISDIR(status.st_mode) else "copy what it gives to a file"
+        raise InputError(f"{path} is not a file, but {_kind_of(status)}; {remedy}")
     if status.st_size == 0:
         raise InputError(f"{path} is empty")
     if most is not None and status.st_size > most:
