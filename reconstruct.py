@@ -28,7 +28,7 @@ from utils.files import check_replaceable, write_aside
 from utils.memory import available_memory, used_memory
 from utils.metrics import Similarity, iou, psnr
 from utils.pyramid import pyramid
-from utils.windows import Window, cut_rows, is_inside, whole
+from utils.windows import Window, cut_rows, in_samples, is_inside, size_of, whole
 
 if TYPE_CHECKING:
     import trimesh
@@ -106,7 +106,7 @@ def main() -> None:
 
 def print_promise(model: MINER, level: int, crop: Window, options: Namespace) -> bool:
     """Print how much memory decoding takes at most, except for a surface that is extracted; return whether it fits."""
-    size = tuple((stop - start) * options.scale for start, stop in crop)
+    size = size_of(in_samples(crop, options.scale))
     held = 0 if options.out is None else held_bytes(Path(options.out), model.n_channels, size)
     more = _MARGIN + held + model.decoding_bytes(level, crop, options.scale)
     free = available_memory()
@@ -134,7 +134,7 @@ def parse_crop(numbers: list[int] | None, size: tuple[int, ...]) -> Window:
 def reconstruct_picture(model: MINER, level: int, crop: Window, options: Namespace) -> None:
     bits = options.bits or model.source["bits"]
     n_channels = 3 if options.blocks or (options.no_alpha and model.n_channels == 4) else model.n_channels
-    size = tuple((stop - start) * options.scale for start, stop in crop)
+    size = size_of(in_samples(crop, options.scale))
     if options.out is not None:
         check_picture_path(Path(options.out), n_channels, size, bits)
     original = None if options.original is None else original_rows(options.original, model)
@@ -223,7 +223,7 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
                 write((field if options.field else field > 0.5)[0].numpy())
             yield field[0].numpy()
 
-    size = tuple((stop - start) * options.scale for start, stop in crop)
+    size = size_of(in_samples(crop, options.scale))
     dtype = np.dtype(np.float32 if options.field else np.bool_)
     with open_array(Path(options.out), size, dtype) if suffix == ".npy" else nullcontext() as write:
         if suffix in _MESH_SUFFIXES or mesh is not None:

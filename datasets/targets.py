@@ -16,7 +16,7 @@ from utils.metrics import Metric
 from utils.pyramid import upsample_window
 from utils.ranks import Ranks
 from utils.raster import Raster, as_values
-from utils.windows import Window, rows_at_once, whole
+from utils.windows import Window, rows_at_once, size_of, whole
 
 _BLOCKS_AT_ONCE = 1024
 
@@ -42,7 +42,7 @@ class LevelTarget:
     def base(self, window: Window) -> Tensor:
         """The upsampled coarser reconstruction in a window, (c, *[stop - start]); zero at the coarsest level."""
         if self.coarse is None:
-            return torch.zeros(self.signal.n_channels, *[stop - start for start, stop in window])
+            return torch.zeros(self.signal.n_channels, *size_of(window))
         return upsample_window(self.coarse.read, self.coarse.size, 2, window)
 
     def survey(self, metric: Metric, loss_thr: float, bands: range) -> "Survey":

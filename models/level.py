@@ -19,7 +19,7 @@ from models.ops import Backend, reference
 from models.ops.batching import blocks_at_once, points_at_once
 from models.shape import NetworkShape
 from utils.blocks import block_coords, grid_shape, read_view, view_blocks, write_view_
-from utils.windows import Window, intersection
+from utils.windows import Window, intersection, size_of, slices
 
 
 @dataclass(frozen=True)
@@ -135,33 +135,29 @@ def refine(
     device, networks_device = base.device, level.network.amplitude.device
     out, networks = base.clone(), level.network_grid
     fine_patch = tuple(patch * scale for patch in level.patch_size)
-    pieces = list(_pieces(window, fine_patch))
+    pieces = []
+    for of_grid, of_block, of_window in _pieces(window, fine_patch):
+        index = networks[slices(of_grid)].flatten()
+        blocks = (index >= 0).nonzero().squeeze(1)  # in the grid of the piece
+        if len(blocks):
+            pieces.append((of_block, index, blocks, view_blocks(out[:, *slices(of_window)], size_of(of_block))))
     for box in _boxes(fine_patch, points_at_once(networks_device)):
-        touched = [(piece, shared) for piece in pieces if (shared := intersection(box, piece[1]))]
+        touched = [(shared, piece) for piece in pieces if (shared := intersection(box, piece[0]))]
         if not touched:
             continue
         # the whole box is encoded, since the product in it rounds by its shape
         coords = encode(block_coords(level.patch_size, scale, box).to(networks_device), level.frequencies)
-        coords = coords.view(*(stop - start for start, stop in box), -1)
-        for (of_grid, of_block, of_window), shared in touched:
-            index = networks[_slices(of_grid)].flatten()
-            blocks = (index >= 0).nonzero().squeeze(1)  # in the grid of the piece
-            view = view_blocks(out[:, *_slices(of_window)], tuple(stop - start for start, stop in of_block))
-            part = view[..., *_slices(shared, of_block)]
-            wanted = coords[_slices(shared, box)].flatten(0, -2)
-            for some in blocks.split(blocks_at_once(len(wanted), b_chunks, networks_device)) if len(blocks) else ():
+        coords = coords.view(*size_of(box), -1)
+        for shared, (of_block, index, blocks, view) in touched:
+            part = view[..., *slices(shared, of_block)]
+            wanted = coords[slices(shared, box)].flatten(0, -2)
+            for some in blocks.split(blocks_at_once(len(wanted), b_chunks, networks_device)):
                 values = backend.predict(level.network, index[some].to(networks_device), wanted).to(device)
                 some = some.to(device)
                 if level.residual:
                     values = values + read_view(part, some)
                 write_view_(part, some, values.clamp_(0, 1))
     return out
-
-
-def _slices(window: Window, origin: Window | None = None) -> tuple[slice, ...]:
-    """Of a window, counted from where another one starts."""
-    starts = [start for start, _ in origin] if origin else [0] * len(window)
-    return tuple(slice(low - start, high - start) for (low, high), start in zip(window, starts, strict=True))
 
 
 def _pieces(window: Window, patch: tuple[int, ...]) -> Iterator[tuple[Window, Window, Window]]:

@@ -20,7 +20,7 @@ from utils.errors import InputError, one_line
 from utils.frame import Frame
 from utils.pyramid import level_size, source_window, upsample, upsample_whole
 from utils.raster import computed
-from utils.windows import Window, cut_rows, is_inside, whole
+from utils.windows import Window, cut_rows, in_samples, is_inside, size_of, whole
 
 WINDOW_VALUES = 2**23
 """Values of a window of `decode_windows`, at most: 32 MiB as float32."""
@@ -42,10 +42,6 @@ def _checked_run(run: dict[str, Any]) -> dict[str, Any]:
     if run["source"].get("frame"):
         Frame(**run["source"]["frame"])
     return run
-
-
-def _in_samples(window: Window, scale: int) -> Window:
-    return tuple((start * scale, stop * scale) for start, stop in window)
 
 
 class MINER:
@@ -212,13 +208,13 @@ class MINER:
             raise InputError(f"crop {crop}: must lie inside level {level}, which is {size}")
         if scale < 1:
             raise InputError(f"scale {scale}: must be at least 1")
-        return self._windows(level, _in_samples(crop, scale), scale, b_chunks, most)
+        return self._windows(level, in_samples(crop, scale), scale, b_chunks, most)
 
     def decoding_bytes(
         self, level: int = 0, crop: Window | None = None, scale: int = 1, most: int = WINDOW_VALUES
     ) -> int:
         """Bytes of memory that `decode_windows` takes at most, beside the networks; inputs are those."""
-        wanted = _in_samples(whole(self.levels[level].size) if crop is None else crop, scale)
+        wanted = in_samples(whole(self.levels[level].size) if crop is None else crop, scale)
         n_values, n_evaluated = 0, 0
         for index in range(level, self.n_scales):
             row_values = self._row_values(wanted)
@@ -233,7 +229,7 @@ class MINER:
         return 4 * (_COPIES_OF_WINDOW * n_values + n_evaluated)
 
     def _row_values(self, window: Window) -> int:
-        return self.n_channels * prod(stop - start for start, stop in window[1:])
+        return self.n_channels * prod(size_of(window[1:]))
 
     def _ahead(self, level: int, wanted: Window, scale: int, most: int | None) -> tuple[Window, int | None]:
         """Which window of the next coarser level a window needs, in samples, and of how many values that is decoded in
@@ -266,8 +262,7 @@ class MINER:
                 return refine(self.levels[level], base, window, scale, b_chunks, self.backend)
 
             if level == self.n_scales - 1:
-                shape = [stop - start for start, stop in window]
-                yield window, evaluate(torch.zeros(self.n_channels, *shape, device=device))
+                yield window, evaluate(torch.zeros(self.n_channels, *size_of(window), device=device))
                 continue
             low, high = source_window(*rows, factor, coarse_size[0])
             parts = [] if held is None else [held[:, low - held_from :]]

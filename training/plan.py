@@ -22,7 +22,7 @@ _MARGIN = 2**27  # what Lightning, TensorBoard and a visit take besides
 _COPIES_OF_WINDOW = 10  # while some rows of a level are upsampled, cut into blocks, judged
 _COPIES_OF_NETWORK = 7  # itself, its twin and two moments, these three once more while they shrink
 _COPIES_OF_ACTIVATION, _COPIES_OF_INPUT = 8, 2  # that autograd keeps
-_COPIES_OF_STATE = 3  # sent to the first process, received there, merged
+_COPIES_OF_STATE = 3 * 4  # of network, twin and moments: sent to the first process, received there, merged
 _MOST_POINTS = 2**24  # of the blocks that are trained at once on a CPU: more would only take memory
 
 
@@ -157,7 +157,7 @@ class Demand:
             n_trained = min(max_blocks, -(-n_blocks // n_processes))
             fit = n_trained * (self.target_bytes(self.value_bytes) + _COPIES_OF_NETWORK * 4 * per_block)
             if n_processes > 1:
-                received = _COPIES_OF_STATE * 4 * n_processes * 4 * per_block
+                received = n_processes * _COPIES_OF_STATE * 4 * per_block
                 fit += n_trained * (self.target_bytes(self.value_bytes) + received)
             if n_trained * n_processes < n_blocks:
                 fit += networks[level]  # of other parts

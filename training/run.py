@@ -38,10 +38,9 @@ def check_folder(ckpts: Path, options: Namespace) -> None:
     """InputError where an earlier run is in the way."""
     if options.overwrite or options.resume or not (find_levels(ckpts) or state_path(ckpts).exists()):
         return
-    word = "a" if is_complete(ckpts) else "an unfinished"
-    resume = "" if is_complete(ckpts) else "--resume continues it, "
+    held = "a fit: " if is_complete(ckpts) else "an unfinished fit: --resume continues it, "
     raise InputError(
-        f"{ckpts} already holds {word} fit: {resume}--overwrite replaces it, another --exp_name keeps it"
+        f"{ckpts} already holds {held}--overwrite replaces it, another --exp_name keeps it"
         + ("" if sys.argv[1:] else " (python train.py --config configs/quickstart.yaml --overwrite)")
     )
 
@@ -110,13 +109,13 @@ class Run:
             target: quality at which the run may end early
         """
         path = self.ckpts / "metrics.json"
-        is_complete = len(self.done) == self.identity["n_scales"]
+        is_done = len(self.done) == self.identity["n_scales"]
         may_be_good = self.ended_early and target is not None
-        if not path.exists() or not (is_complete or may_be_good):
+        if not path.exists() or not (is_done or may_be_good):
             return None
         report = read_report(path, metric)
         quality = math.inf if report[metric.name] is None else report[metric.name]
-        return report if is_complete or quality >= target else None
+        return report if is_done or quality >= target else None
 
     def _find(self, options: Namespace) -> None:
         """What an earlier run has left to go on from.

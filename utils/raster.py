@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from utils.files import map_new_array
-from utils.windows import Window
+from utils.windows import Window, slices
 
 COMPUTED = torch.uint16
 COMPUTED_UNIT = 2**15
@@ -40,7 +40,7 @@ class Raster:
 
     def part(self, window: Window) -> Tensor:
         """(c, *[stop - start]) numbers, sharing their memory."""
-        return self.numbers[:, *(slice(*along) for along in window)]
+        return self.numbers[:, *slices(window)]
 
     def read(self, window: Window) -> Tensor:
         """(c, *[stop - start]) float32 in [0, 1]"""

@@ -16,6 +16,21 @@ def whole(size: tuple[int, ...]) -> Window:
     return tuple((0, length) for length in size)
 
 
+def size_of(window: Window) -> tuple[int, ...]:
+    return tuple(stop - start for start, stop in window)
+
+
+def slices(window: Window, origin: Window | None = None) -> tuple[slice, ...]:
+    """A window as an index; of an array that begins where another window does, if one is given."""
+    starts = [start for start, _ in origin] if origin else [0] * len(window)
+    return tuple(slice(low - start, high - start) for (low, high), start in zip(window, starts, strict=True))
+
+
+def in_samples(window: Window, scale: int) -> Window:
+    """A window in pixels, counted in samples, `scale` a pixel along each axis."""
+    return tuple((start * scale, stop * scale) for start, stop in window)
+
+
 def is_inside(window: Window, size: tuple[int, ...]) -> bool:
     """Whether a window is not empty and lies inside a level of this size."""
     return len(window) == len(size) and all(

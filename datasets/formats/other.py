@@ -11,7 +11,8 @@ import numpy as np
 import PIL.Image
 
 from datasets.formats import DEPTHS, Pixels, unsupported_type
-from datasets.formats.encoded import as_array, check_size, count_pictures, orientation_of, reading, unreadable, whole
+from datasets.formats.encoded import as_array, count_pictures, orientation_of, reading, unreadable, whole
+from utils.memory import check_memory
 
 
 def open_pixels(path: Path) -> Pixels:
@@ -21,7 +22,7 @@ def open_pixels(path: Path) -> Pixels:
         try:
             with PIL.Image.open(path) as picture:
                 n_values = prod(picture.size) * len(picture.getbands())
-                check_size(path, picture.size[::-1], n_values * (2 if picture.mode.startswith("I") else 1), 0)
+                check_memory(path, picture.size[::-1], n_values * (2 if picture.mode.startswith("I") else 1))
                 if picture.format == "GIF":
                     return _open_gif(path, picture)
                 orientation, n_pictures = orientation_of(picture), count_pictures(picture)

@@ -8,7 +8,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -61,15 +61,16 @@ def open_pixels(path: Path) -> Pixels:
 
 def _check_metadata(path: Path, node: str) -> None:
     """ValueError for metadata of an array or a group that are too large for a picture: Zarr would read all of them."""
-    for name in _METADATA:
-        with suppress(KeyError, FileNotFoundError, IsADirectoryError):
-            if path.is_dir():
-                size = (path / node / name).stat().st_size
-            else:
-                with zipfile.ZipFile(path) as archive, archive.open(str(PurePosixPath(node, name))) as entry:
-                    size = len(entry.read(_MOST_METADATA + 1))  # the archive's own word is not to be trusted
-            if size > _MOST_METADATA:
-                raise ValueError(f"{name} is larger than {_MOST_METADATA // 2**20} MiB")
+    with nullcontext() if path.is_dir() else zipfile.ZipFile(path) as archive:
+        for name in _METADATA:
+            with suppress(KeyError, FileNotFoundError, IsADirectoryError):
+                if archive is None:
+                    size = (path / node / name).stat().st_size
+                else:
+                    with archive.open(str(PurePosixPath(node, name))) as entry:
+                        size = len(entry.read(_MOST_METADATA + 1))  # the archive's own word is not to be trusted
+                if size > _MOST_METADATA:
+                    raise ValueError(f"{name} is larger than {_MOST_METADATA // 2**20} MiB")
 
 
 def _check_chunks(path: Path, array: zarr.Array) -> None:
