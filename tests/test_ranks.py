@@ -166,6 +166,18 @@ def test_a_script_of_a_job_that_is_no_step_runs_alone(monkeypatch):
         assert ranks.size == 1
 
 
+def test_a_signal_that_comes_when_the_run_is_finished_is_too_late(small_run, tmp_path):
+    process = start_training(tmp_path, *SMALL_FIT, "--devices", 2, env={"PYTHONUNBUFFERED": "1"})
+    assert any(line.startswith("PSNR") for line in process.stdout)
+    time.sleep(0.02)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "error" not in error
+    assert files(tmp_path / "ckpts/small") == files(small_run)
+
+
 def test_bad_input_is_told_once(tmp_path):
     process = start_training(tmp_path, *SMALL_FIT, "--devices", 2, "--path", "missing.png")
     _, error = process.communicate(timeout=60)

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from math import ceil
-from typing import NoReturn
+from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -26,7 +27,7 @@ from training.stop import resuming_command
 from utils.errors import InputError
 from utils.ranks import PeerLost, Ranks
 
-_AGENT = "MINER_AGENT"  # number of the agent and when it began, for the processes that it has started
+_AGENT = "MINER_AGENT"  # number of the agent, when it began and its folder, for the processes that it has started
 _SAVE_WITHIN = 300  # seconds that processes have to save in after a signal, before they are killed
 _MEET_WITHIN = timedelta(minutes=10)
 _NEWS_WITHIN = 3  # seconds until whoever starts the processes has ended them after a failure of another one
@@ -54,10 +55,11 @@ def launch(n_processes: int, started: float) -> None:
 
     logging.disable(logging.CRITICAL)  # the processes speak for themselves
     sys.unraisablehook = lambda _: None  # torch's threads may fail to join each other at the end
-    os.environ[_AGENT] = f"{os.getpid()} {started}"
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SAVE_WITHIN))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // n_processes)))
     with tempfile.TemporaryDirectory() as logs:
+        agent = _Agent(os.getpid(), started, Path(logs))
+        os.environ[_AGENT] = f"{agent.number} {agent.started} {agent.folder}"
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -73,7 +75,8 @@ def launch(n_processes: int, started: float) -> None:
         try:
             elastic_launch(config, sys.executable)(*sys.argv)
         except SignalException as stop:
-            sys.exit(128 + stop.sigval)
+            if not agent.finished.exists():
+                sys.exit(128 + stop.sigval)
         except ChildFailedError as failed:
             rank, failure = failed.get_first_failure()
             if failure.exitcode > 0 and failure.exitcode != _LOST:  # it has said why
@@ -87,13 +90,28 @@ def launch(n_processes: int, started: float) -> None:
 def began(started: float) -> float:
     """When the run began: in a process that the agent has started, when that was; else `started`."""
     agent = _agent()
-    return started if agent is None else agent[1]
+    return started if agent is None else agent.started
 
 
-def _agent() -> tuple[int, float] | None:
-    """The number of the agent that has started this process, and when it began; None where another launcher has."""
-    number, _, started = os.environ.get(_AGENT, "").partition(" ")
-    return (int(number), float(started)) if number else None
+class _Agent(NamedTuple):
+    """The process that has started those of a run; its folder is there as long as it is."""
+
+    number: int
+    started: float
+    folder: Path
+
+    @property
+    def finished(self) -> Path:
+        """A file that is there once the run is finished."""
+        return self.folder / "finished"
+
+
+def _agent() -> _Agent | None:
+    """The agent that has started this process; None where another launcher has."""
+    if _AGENT not in os.environ:
+        return None
+    number, started, folder = os.environ[_AGENT].split(" ", 2)
+    return _Agent(int(number), float(started), Path(folder))
 
 
 @contextmanager
@@ -106,7 +124,7 @@ def join() -> Iterator[Ranks]:
         yield Ranks()
         return
     agent = _agent()
-    parent = os.getppid() if agent is None else agent[0]
+    parent = os.getppid() if agent is None else agent.number
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if dist.is_torchelastic_launched():
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -119,7 +137,18 @@ def join() -> Iterator[Ranks]:
         dist.init_process_group("gloo", address, _MEET_WITHIN, ranks.size, ranks.rank)
         ranks.group = dist.new_group(backend="gloo", timeout=_PATIENCE)
         yield ranks
+        if agent is not None:
+            _finish(agent, ranks)
         dist.destroy_process_group()
+
+
+def _finish(agent: _Agent, ranks: Ranks) -> None:
+    """The run is finished: a signal to stop comes too late, for this process and for the agent."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if ranks.is_first:
+        with suppress(OSError):
+            agent.finished.touch()
 
 
 def place(ranks: Ranks, accelerator: str, n_local: int) -> torch.device:

@@ -22,6 +22,7 @@ from benchmarks.records import Printer, make_parser
 from datasets.writers import write_rows
 from tests.soak.forks import ROOT
 
+_LOOK_EVERY = 1  # seconds from one look at the libraries to the next: they change little, and looking stops a process
 PICTURES = [str(ROOT / "images" / name) for name in ("pluto.png", "astronaut.png")]
 BEST = "--preset best --n_scales 4 --num_epochs 2 --val_freq 1 --loss_thr 1e-5"
 VOLUME = "--task mesh --preset best --n_scales 3 --num_epochs 2 --val_freq 1 --loss_thr 1e-9"
@@ -80,12 +81,14 @@ def measure(command: list[str], cwd: Path) -> tuple[str, int]:
     Outputs
         what it printed, and the bytes of memory that its processes took at most
     """
-    most = 0
+    most, libraries, looked = 0, 0, 0.0
     process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while process.poll() is None:
-        own, libraries = zip(*map(resident, family(process.pid)), strict=True)
-        most = max(most, sum(own) + max(libraries))
-        time.sleep(0.02)
+        running = family(process.pid)
+        if time.monotonic() > looked + _LOOK_EVERY:
+            libraries, looked = max(map(library_bytes, running)), time.monotonic()
+        most = max(most, sum(map(own_bytes, running)) + libraries)
+        time.sleep(0.01)
     printed = process.stdout.read()
     if process.returncode:
         raise RuntimeError(f"{shlex.join(command)}: {printed}")
@@ -104,23 +107,31 @@ def family(ancestor: int) -> list[int]:
     return found
 
 
-def resident(process: int) -> tuple[int, int]:
-    """Resident memory of a process in bytes: its own, and that of the libraries it maps."""
+def own_bytes(process: int) -> int:
+    """Resident memory of a process that no file backs."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:"))) * 1024
+
+
+def library_bytes(process: int) -> int:
+    """Resident memory of the files that a process maps, but for signals and checkpoints."""
     try:
         lines = Path(f"/proc/{process}/smaps").read_text().splitlines()
-    except OSError:  # it has ended
-        return 0, 0
-    own, mapped, resident_here, counts = 0, 0, 0, True
+    except OSError:
+        return 0
+    total, resident, counts = 0, 0, True
     for line in lines:
         first, *words = line.split()
         if first == "Rss:":
-            resident_here = int(words[0])
+            resident = int(words[0])
         elif first == "Anonymous:":
-            own += int(words[0])
-            mapped += (resident_here - int(words[0])) * counts
+            total += (resident - int(words[0])) * counts
         elif not first.endswith(":"):
             counts = not line.endswith((".npy", ".tif", ".ckpt"))
-    return own * 1024, mapped * 1024
+    return total * 1024
 
 
 def promise(printed: str) -> int:
