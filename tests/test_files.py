@@ -15,7 +15,7 @@ import train
 from utils import files
 from utils.checkpoint import load_level, save_level
 from utils.errors import InputError
-from utils.files import aside, map_new_array, unwritable, write_aside
+from utils.files import aside, map_new_array, sync, unwritable, write_aside
 
 
 @contextmanager
@@ -67,6 +67,16 @@ def test_what_is_replaced_stays_until_the_new_file_is_on_the_disk(tmp_path, monk
     fill()
     assert path.read_bytes() == b"data"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["beside", "new"]
+
+
+def test_a_flush_that_fails_names_the_file(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "l0.npy").write_bytes(b"data")
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(InputError, match=r"cannot write .*l0\.npy: Input/output error; check the disk"):
+        sync(tmp_path / "l0.npy")
 
 
 @pytest.mark.parametrize("preallocates", [True, False])

@@ -172,10 +172,15 @@ def _take_room(file: BinaryIO, n_bytes: int) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or what was renamed in a folder, to the disk, where the system can."""
+    """Flush a file, or what was renamed in a folder, to the disk, where the system can.
+
+    Errors
+        WriteError for any OSError
+    """
     if hasattr(os, "O_DIRECTORY") or not path.is_dir():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with writing(path):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -117,6 +117,8 @@ class Soak:
         before = contents(folder, program.results)
         status, said = self.bench.run(program, folder, fault)
         hit, lines = self.bench.control.hit.decode(), lines_of(said)
+        if status == 0 and fault.how == "folder gone" and not (folder / program.victim).exists():
+            away(folder, program).rename(folder / program.victim)  # it went when all was written
         left, found = leftovers(folder), contents(folder, program.results)
         errors = [line for line in lines if line.startswith("error: ")]
         wrong = [
@@ -130,12 +132,14 @@ class Soak:
             wrong.append("does not name the file")
         if fault.how != "folder gone" and not hit.startswith("unlink"):
             wrong += not_whole(found, before, expected)
-        is_of_curves = re.match("(open|write|close|mkdir) logs/", hit)
+        call, _, name = hit.partition(" ")
+        is_lost = call in ("open", "write", "close") or (call == "mkdir" and not (folder / name).exists())
+        is_of_curves = name.startswith("logs/") and is_lost
         if status == 0 and is_of_curves and not any(line.startswith("note: the curves") for line in lines):
             wrong.append("curves are lost in silence")
         if status != 0:
-            if fault.how == "folder gone" and (away := Path(f"{folder / program.victim}.away")).exists():
-                shutil.rmtree(away)
+            if fault.how == "folder gone":
+                shutil.rmtree(away(folder, program), ignore_errors=True)
             again, said_again = self.bench.run(program, folder, None, program.resume)
             found = contents(folder, program.results)
             wrong += [f"then status {again}: {said_again[-500:]!r}"] * (again != 0)
@@ -146,6 +150,11 @@ class Soak:
         more = [*wrong, *([f"left: {', '.join(left)}"] if left else [])]
         self.log("\n    ".join([f"{outcome}: {program.name}: {fault.name} at {fault.at}, {hit}: {told}", *more]))
         return outcome
+
+
+def away(folder: Path, program: Program) -> Path:
+    """Where the folder of the results goes."""
+    return Path(f"{folder / program.victim}.away")
 
 
 def differing(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
