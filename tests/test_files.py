@@ -46,27 +46,38 @@ def test_a_checkpoint_that_cannot_be_written_names_the_system_s_reason_wherever_
     assert torch.equal(load_level(path)["weights"], large["weights"])
 
 
-@pytest.mark.parametrize("call", ["open", "fsync", "replace"])
-def test_what_is_replaced_stays_until_the_new_file_is_on_the_disk(tmp_path, monkeypatch, call):
-    path, beside = tmp_path / "new", tmp_path / "beside"
-    beside.write_text("old")
+@pytest.mark.parametrize(
+    ("call", "at"), [("open", 1), ("fsync", 1), ("replace", 1), ("replace", 2), ("replace", 3), ("replace", 4)]
+)
+def test_what_is_replaced_stays_until_the_new_file_is_in_its_place(tmp_path, monkeypatch, call, at):
+    path, other, absent = tmp_path / "new", tmp_path / "other", tmp_path / "absent"
+    before = {"new": b"old", "other": b"old as well"}
+    for name, data in before.items():
+        (tmp_path / name).write_bytes(data)
 
-    def fail(*_):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    place = files.Path if call == "open" else files.os
+    do, calls = getattr(place, call), []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        if len(calls) == at:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return do(*arguments)
 
     def fill():
-        with aside(path, clear=lambda: order.append("clear")) as file:
+        with aside(path, [other, absent]) as file:
             file.write(b"data")
 
-    order = []
-    monkeypatch.setattr(*((files.Path, "open") if call == "open" else (files.os, call)), fail)
+    def there():
+        return {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+
+    monkeypatch.setattr(place, call, fail)
     with pytest.raises(InputError, match=r"cannot write .*new: Read-only file system; make it writable"):
         fill()
-    assert order == (["clear"] if call == "replace" else [])
     monkeypatch.undo()
+    assert there() == before
     fill()
-    assert path.read_bytes() == b"data"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["beside", "new"]
+    assert there() == {"new": b"data"}
 
 
 def test_a_flush_that_fails_names_the_file(tmp_path, monkeypatch):

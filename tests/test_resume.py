@@ -254,7 +254,7 @@ def test_an_older_run_in_the_folder_does_not_count_as_finished(command, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_level", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         patch.setattr(run.Run, "drop_progress", lambda _: None)
-        patch.setattr(run, "remove_run", lambda _: None)
+        patch.setattr(run, "files_of_run", lambda _: [])
         assert command("train.py", *arguments, "--overwrite").status == 130
     outcome = command("train.py", *arguments, "--resume", "--target_psnr", 1)
     assert outcome.status == 0, outcome.error
@@ -268,10 +268,10 @@ def test_a_run_killed_after_it_reached_its_target_ends_the_same(command, tmp_pat
     whole = checkpoints(tmp_path)
     save_level = run.save_level
 
-    def save_or_die(path, record, clear):
+    def save_or_die(path, record, others):
         if record["level"] == 0:
             raise KeyboardInterrupt
-        save_level(path, record, clear)
+        save_level(path, record, others)
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_level", save_or_die)

@@ -205,13 +205,8 @@ class Run:
         """
         is_coarsest = index == self.identity["n_scales"] - 1
         note = {"incomplete": True} if incomplete else {}
-
-        def clear() -> None:
-            if is_coarsest:
-                remove_run(self.ckpts)
-            (self.ckpts / "metrics.json").unlink(missing_ok=True)
-
-        save_level(level_path(self.ckpts, index), self.header(index) | outcome | note | level.record(), clear)
+        others = files_of_run(self.ckpts) if is_coarsest else [self.ckpts / "metrics.json"]
+        save_level(level_path(self.ckpts, index), self.header(index) | outcome | note | level.record(), others)
         if not incomplete:
             self.drop_progress()
         if is_coarsest:
@@ -273,7 +268,7 @@ def different_options(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def remove_leftovers(ckpts: Path) -> None:
     """What a process that was killed has left half done."""
-    for pattern in (".*.part", ".l*.npy"):
+    for pattern in (".*.part", ".*.old", ".l*.npy"):
         for path in ckpts.glob(pattern):
             path.unlink()
     for folder in ckpts.glob(f"{JOINING}*"):
@@ -287,9 +282,7 @@ def remove_parts(ckpts: Path, keep: Collection[Path] = ()) -> None:
             path.unlink()
 
 
-def remove_run(ckpts: Path) -> None:
-    """Take an earlier run's files out of its folder."""
-    for level in find_levels(ckpts):
-        level_path(ckpts, level).unlink()
-    for name in ("metrics.json", "options.yaml"):
-        (ckpts / name).unlink(missing_ok=True)
+def files_of_run(ckpts: Path) -> list[Path]:
+    """What a run leaves in its folder."""
+    levels = [level_path(ckpts, level) for level in find_levels(ckpts)]
+    return [*levels, ckpts / "metrics.json", ckpts / "options.yaml"]

@@ -6,7 +6,7 @@ They are zip archives of uncompressed entries, each with its CRC-32.
 
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,13 @@ def lock(folder: Path) -> FileLock:
     return held
 
 
-def save_level(path: Path, record: dict[str, Any], clear: Callable[[], None] | None = None) -> None:
+def save_level(path: Path, record: dict[str, Any], others: Collection[Path] = ()) -> None:
     """Write one level. Equal records give equal bytes.
 
     Inputs
-        clear: called just before the new file appears, to remove what it replaces
+        others: files that it replaces as well
     """
-    _save(_LEVEL, path, record, clear)
+    _save(_LEVEL, path, record, others)
 
 
 def load_level(path: Path) -> dict[str, Any]:
@@ -96,8 +96,8 @@ def load_part(path: Path) -> dict[str, Any]:
     return _load(_PART, path)
 
 
-def _save(kind: str, path: Path, record: dict[str, Any], clear: Callable[[], None] | None = None) -> None:
-    with aside(path, clear) as file:  # given a path, torch would write its name into the file
+def _save(kind: str, path: Path, record: dict[str, Any], others: Collection[Path] = ()) -> None:
+    with aside(path, others) as file:  # given a path, torch would write its name into the file
         outlet = Outlet(file)  # and what a file raises, torch replaces by an error of its own
         torch.save({"format": kind, "version": _VERSIONS[kind], **record}, outlet)
         outlet.flush()

@@ -7,7 +7,7 @@ an old one stays whole until then. Whatever fails names the file, the reason and
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -86,12 +86,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def aside(path: Path, clear: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
-    """A new file to fill, which replaces `path` once it is complete and on the disk. Until then, and if filling fails,
-    an old file stays whole.
+def aside(path: Path, others: Collection[Path] = ()) -> Iterator[BinaryIO]:
+    """A new file to fill, which replaces `path` once it is complete and on the disk. Until then, and if anything fails,
+    old files stay whole.
 
     Inputs
-        clear: called just before the new file appears, to remove what it replaces besides `path`
+        others: files that the new one replaces as well
     Errors
         WriteError for any OSError, and where there is no file but a folder, a pipe or a device
     """
@@ -103,13 +103,33 @@ def aside(path: Path, clear: Callable[[], None] | None = None) -> Iterator[Binar
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            if clear is not None:
-                clear()
-            os.replace(part, path)
+            with _replacing([path, *others] if others else []):
+                os.replace(part, path)
             sync(path.parent)
     finally:
         with suppress(OSError):  # the first error is the one to tell
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _replacing(paths: Collection[Path]) -> Iterator[None]:
+    """Files go, unless what follows fails: then they are as they were."""
+    moved = []
+    try:
+        for path in paths:
+            old = path.with_name(f".{path.name}.old")
+            with suppress(FileNotFoundError):
+                os.replace(path, old)
+                moved.append((old, path))
+        yield
+    except BaseException:
+        for old, path in moved:
+            with suppress(OSError):
+                os.replace(old, path)
+        raise
+    for old, _ in moved:
+        with suppress(OSError):
+            old.unlink()
 
 
 def write_aside(path: Path, data: bytes | memoryview) -> None:
