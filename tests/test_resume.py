@@ -18,6 +18,7 @@ from helpers import ASTRONAUT, SMALL_FIT, checkpoints, is_one_line
 import train
 from models.miner import MINER
 from training import run, trainer
+from training.module import LevelModule
 from training.stop import Enough
 from utils.checkpoint import level_path, load_level, load_state, part_paths, save_part, save_state, state_path
 
@@ -245,6 +246,23 @@ def test_a_level_without_networks_waits_for_the_one_that_ran_out_of_time(command
     resumed = command("train.py", *arguments, "--resume")
     assert resumed.status == 0, resumed.error
     assert checkpoints(tmp_path) == whole
+
+
+def test_a_signal_that_comes_while_lightning_sets_up_is_handled_as_any_other(command, small_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configure = LevelModule.configure_optimizers
+
+    def hit(module):
+        signal.raise_signal(signal.SIGTERM)
+        return configure(module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LevelModule, "configure_optimizers", hit)
+        outcome = command("train.py", *SMALL_FIT)
+    assert outcome.status == 143
+    assert "error: terminated; progress saved; resume with" in outcome.error
+    assert command("train.py", *SMALL_FIT, "--resume").status == 0
+    assert checkpoints(tmp_path) == {path.name: path.read_bytes() for path in small_run.glob("l*.ckpt")}
 
 
 def test_an_older_run_in_the_folder_does_not_count_as_finished(command, tmp_path, monkeypatch):

@@ -38,6 +38,7 @@ class StateSaver(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LevelModule) -> None:
         self.stop.listen()  # Lightning handles SIGTERM in its own way, which ends without saving
+        trainer._signal_connector.received_sigterm = False  # so did it with one that has come since fit was called
 
     def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Visit, _: int) -> None:
         if trainer.is_last_batch:
