@@ -248,9 +248,12 @@ def test_a_level_without_networks_waits_for_the_one_that_ran_out_of_time(command
     assert checkpoints(tmp_path) == whole
 
 
-def test_a_signal_that_comes_while_lightning_sets_up_is_handled_as_any_other(command, small_run, tmp_path, monkeypatch):
+def test_a_signal_that_comes_while_lightning_sets_up_is_handled_as_any_other(command, tmp_path, monkeypatch):
+    """The last visit of a level, after which Lightning looks for a signal that it has seen itself."""
     monkeypatch.chdir(tmp_path)
-    configure = LevelModule.configure_optimizers
+    arguments = [*SMALL_FIT, "--num_epochs", "20", "--val_freq", "20"]
+    assert command("train.py", *arguments).status == 0
+    whole, configure = checkpoints(tmp_path), LevelModule.configure_optimizers
 
     def hit(module):
         signal.raise_signal(signal.SIGTERM)
@@ -258,11 +261,11 @@ def test_a_signal_that_comes_while_lightning_sets_up_is_handled_as_any_other(com
 
     with monkeypatch.context() as patch:
         patch.setattr(LevelModule, "configure_optimizers", hit)
-        outcome = command("train.py", *SMALL_FIT)
+        outcome = command("train.py", *arguments, "--overwrite")
     assert outcome.status == 143
     assert "error: terminated; progress saved; resume with" in outcome.error
-    assert command("train.py", *SMALL_FIT, "--resume").status == 0
-    assert checkpoints(tmp_path) == {path.name: path.read_bytes() for path in small_run.glob("l*.ckpt")}
+    assert command("train.py", *arguments, "--resume").status == 0
+    assert checkpoints(tmp_path) == whole
 
 
 def test_an_older_run_in_the_folder_does_not_count_as_finished(command, tmp_path, monkeypatch):
