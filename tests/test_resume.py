@@ -18,7 +18,7 @@ from helpers import ASTRONAUT, SMALL_FIT, checkpoints, is_one_line
 import train
 from models.miner import MINER
 from training import run, trainer
-from training.module import LevelModule
+from training.datamodule import LevelDataModule
 from training.stop import Enough
 from utils.checkpoint import level_path, load_level, load_state, part_paths, save_part, save_state, state_path
 
@@ -253,14 +253,14 @@ def test_a_signal_that_comes_while_lightning_sets_up_is_handled_as_any_other(com
     monkeypatch.chdir(tmp_path)
     arguments = [*SMALL_FIT, "--num_epochs", "20", "--val_freq", "20"]
     assert command("train.py", *arguments).status == 0
-    whole, configure = checkpoints(tmp_path), LevelModule.configure_optimizers
+    whole, load = checkpoints(tmp_path), LevelDataModule.train_dataloader
 
-    def hit(module):
+    def hit(data):
         signal.raise_signal(signal.SIGTERM)
-        return configure(module)
+        return load(data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LevelModule, "configure_optimizers", hit)
+        patch.setattr(LevelDataModule, "train_dataloader", hit)
         outcome = command("train.py", *arguments, "--overwrite")
     assert outcome.status == 143
     assert "error: terminated; progress saved; resume with" in outcome.error
