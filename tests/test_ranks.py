@@ -1,9 +1,12 @@
 """However many processes share out the blocks, and however many are trained at once, the files are the same."""
 
+import errno
+import logging
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import SMALL_FIT, start_training
+from torch.distributed.elastic.multiprocessing import SignalException
 
-from training.launch import join
+from training.launch import join, launch
 from training.state import PartState
 from utils.checkpoint import load_level, state_path
 
@@ -176,6 +180,25 @@ def test_a_signal_that_comes_when_the_run_is_finished_is_too_late(small_run, tmp
     assert process.returncode == 0
     assert "error" not in error
     assert files(tmp_path / "ckpts/small") == files(small_run)
+
+
+def test_a_temporary_folder_that_cannot_be_removed_is_not_told(monkeypatch):
+    def end(*_):
+        raise SignalException("the run was stopped", signal.SIGTERM)
+
+    def fail(*_, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *_: end)
+    monkeypatch.setattr("os.rmdir", fail)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    for name in ("MINER_AGENT", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            launch(2, 0.0)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def test_bad_input_is_told_once(tmp_path):

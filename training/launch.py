@@ -57,7 +57,7 @@ def launch(n_processes: int, started: float) -> None:
     sys.unraisablehook = lambda _: None  # torch's threads may fail to join each other at the end
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SAVE_WITHIN))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // n_processes)))
-    with tempfile.TemporaryDirectory() as logs:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as logs:  # what happened then is what to tell
         agent = _Agent(os.getpid(), started, Path(logs))
         os.environ[_AGENT] = f"{agent.number} {agent.started} {agent.folder}"
         config = LaunchConfig(
