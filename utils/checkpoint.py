@@ -92,8 +92,8 @@ def save_part(folder: Path, first: int, record: dict[str, Any]) -> None:
 
 
 def load_part(path: Path) -> dict[str, Any]:
-    """Read a part, memory-mapped if it is large; InputError if the file is damaged."""
-    return _load(_PART, path)
+    """Read a part, memory-mapped, since others follow it; InputError if the file is damaged."""
+    return _load(_PART, path, map_from=0)
 
 
 def _save(kind: str, path: Path, record: dict[str, Any], others: Collection[Path] = ()) -> None:
@@ -103,13 +103,17 @@ def _save(kind: str, path: Path, record: dict[str, Any], others: Collection[Path
         outlet.flush()
 
 
-def _load(kind: str, path: Path) -> dict[str, Any]:
+def _load(kind: str, path: Path, map_from: int = _LARGE) -> dict[str, Any]:
+    """
+    Inputs
+        map_from: bytes of a file, above which it is mapped
+    """
     check_file(path)
     try:
         _check_archive(path)
         # were a mapped file shortened, this process would be killed: map only where memory matters
-        is_large = path.stat().st_size > _LARGE
-        record = torch.load(path, map_location="cpu", mmap=is_large, weights_only=True)
+        is_mapped = path.stat().st_size > map_from
+        record = torch.load(path, map_location="cpu", mmap=is_mapped, weights_only=True)
         _check_tensors(record)
     except FileNotFoundError as error:
         raise InputError(f"{path} is gone; --resume fits it again") from error
