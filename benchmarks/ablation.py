@@ -22,7 +22,7 @@ import preprocess_mesh
 import train
 from benchmarks.recipes import MESH, PICTURE
 from benchmarks.records import Printer, make_parser
-from opt import PRESETS
+from options.presets import PRESETS
 
 PICTURES = {  # and the size that they are fitted at, if not their own
     "kodak/kodim05.png": None,

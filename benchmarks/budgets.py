@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.ablation import Results, signals
 from benchmarks.recipes import PICTURE
 from benchmarks.records import Printer, make_parser
-from opt import PRESETS
+from options.presets import PRESETS
 
 BUDGETS = (0.02, 0.04, 0.06, 0.1, 0.16, 0.25, 0.5, 1.0)
 

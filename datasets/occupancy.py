@@ -29,7 +29,7 @@ HEADER = np.dtype(
         ("size", "<i8", 3),  # d, h, w
         ("centre", "<f8", 3),  # x, y, z
         ("half_extents", "<f8", 3),
-        ("origin", "S2048"),  # not used: zeros, or what an older file was made of
+        ("origin", "S2048"),  # what the file was made of
     ]
 )
 
@@ -57,21 +57,35 @@ def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
     return Volume(torch.from_numpy(source.read(0, source.size[0])), source.frame)
 
 
-def write_occupancy(path: Path, packed: np.ndarray, width: int, frame: Frame) -> None:
+def write_occupancy(path: Path, packed: np.ndarray, width: int, frame: Frame, origin: str = "") -> None:
     """Write an occupancy grid that knows its size and where it lies: a .npy file of the header, then the voxels.
 
     Inputs
         packed: (d, h, ceil(w / 8)) uint8
         width: w
+        origin: what the grid was made of
     """
     header = np.zeros((), HEADER)
     header["format"] = FORMAT
     header["size"] = (*packed.shape[:2], width)
     header["centre"], header["half_extents"] = frame.centre, frame.half_extents
+    header["origin"] = origin.encode()
     buffer = io.BytesIO()
     np.save(buffer, header)
     buffer.write(np.ascontiguousarray(packed))  # not a field of the header, which could hold only 2 GiB
     write_aside(path, buffer.getbuffer())
+
+
+def origin_of(path: Path) -> str:
+    """What a file was made of, as `write_occupancy` was told; empty where the file does not say.
+
+    Errors
+        InputError for a file that is no .npy file
+    """
+    stored = _map_array(path)
+    if stored.ndim or stored.dtype.names is None or "origin" not in stored.dtype.names:
+        return ""
+    return stored["origin"].item().decode(errors="replace")
 
 
 def open_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -> Source:
@@ -106,16 +120,26 @@ def open_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
         check_memory(path, held, (stop - start) * prod(held[1:]))
         return slices(start, stop)[None]
 
-    n_read = min(windows.rows_at_once(1, held, rows_at_once), held[0])
+    return grid_source(path, held, frame, rows_at_once, read)
+
+
+def grid_source(path: Path, size: tuple[int, int, int], frame: Frame | None, rows_at_once: int, read: Slices) -> Source:
+    """An occupancy grid of size (d, h, w).
+
+    Inputs
+        rows_at_once: slices that are cheapest to read together
+        read: (start, stop) -> (1, stop - start, h, w)
+    """
+    n_read = min(windows.rows_at_once(1, size, rows_at_once), size[0])
     return Source(
         path,
-        held,
+        size,
         n_channels=1,
         bits=1,
         frame=frame,
-        file_size=held,
+        file_size=size,
         rows_at_once=rows_at_once,
-        decode_bytes=2 * n_read * prod(held[1:]),
+        decode_bytes=2 * n_read * prod(size[1:]),
         held_bytes=0,
         reader=read,
     )

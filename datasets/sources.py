@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import ceil, prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from datasets.formats import Pixels, is_picture_folder, open_pixels
@@ -21,6 +21,9 @@ from utils import windows
 from utils.errors import size_text
 from utils.files import check_file
 from utils.frame import Frame
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _EXCHANGED = (5, 6, 7, 8)  # EXIF orientations that exchange rows and columns
 _VALUES_AT_ONCE = 2**22
@@ -41,8 +44,9 @@ class Source:
     decode_bytes: of memory that reading takes at its peak, by the ranges of `utils.windows.row_ranges`, with what it
         returns and what is kept
     held_bytes: of memory that is kept from the first reading on
-    notes: what of the file is left out, a sentence each
     reader: (start, stop) -> what `read` returns
+    notes: what of the file is left out, a sentence each
+    close: gives back the memory that is kept
     """
 
     path: Path
@@ -56,6 +60,7 @@ class Source:
     held_bytes: int
     reader: Callable[[int, int], np.ndarray] = field(repr=False)
     notes: tuple[str, ...] = ()
+    close: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop.
@@ -105,15 +110,19 @@ def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Sourc
     path = Path(path)
     if not is_picture_folder(path):
         check_file(path)
-    pixels = open_pixels(path)
+    return picture_source(path, open_pixels(path), size)
+
+
+def picture_source(path: Path, pixels: Pixels, size: tuple[int, int] | None = None) -> Source:
+    """A picture, upright and resized, as `open_picture` tells."""
     upright = functools.partial(_upright_rows, pixels)
     exchanged = pixels.orientation in _EXCHANGED
     file_size, chunk = (pair[::-1] if exchanged else pair for pair in (pixels.size, pixels.chunk))
     size = file_size if size is None else size
-    rows_at_once, held_bytes = chunk[0], 0
+    rows_at_once, held_bytes, close = chunk[0], 0, lambda: None
     if chunk[0] >= file_size[0] or not _shrinks(file_size, size):
         whole = functools.cache(lambda: _resize(path, upright(0, file_size[0]), size))
-        rows_at_once, held_bytes = 1, _n_bytes(pixels, size)
+        rows_at_once, held_bytes, close = 1, _n_bytes(pixels, size), whole.cache_clear
         before = 0 if size == file_size else _n_bytes(pixels, file_size)
         decode_bytes = max(_upright_bytes(pixels, file_size[0]), before + held_bytes)
 
@@ -139,6 +148,7 @@ def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Sourc
         held_bytes=held_bytes,
         reader=lambda start, stop: rows(start, stop).transpose(2, 0, 1),
         notes=() if pixels.n_pictures == 1 else (f"{path} holds {pixels.n_pictures} pictures; only the first is read",),
+        close=close,
     )
 
 
@@ -253,12 +263,14 @@ def _shrinking_bytes(pixels: Pixels, file_size: tuple[int, int], size: tuple[int
     return _upright_bytes(pixels, n_read) + 4 * pixels.n_channels * (strip + means)
 
 
-def _area_weights(n: int, n_means: int, first: int, end: int) -> tuple[int, csr_array]:
+def _area_weights(n: int, n_means: int, first: int, end: int) -> tuple[int, "csr_array"]:
     """The weights of rows first..end-1, of n, in the means of n_means equal parts of all rows.
 
     Outputs
         the first part that they touch; (parts that they touch, end - first) weights
     """
+    from scipy.sparse import csr_array  # most pictures do without
+
     # in units of 1 / n_means rows, all ends are integers: part i is [i n, (i + 1) n)
     begins = np.arange(first, end) * n_means
     part = begins // n

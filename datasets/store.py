@@ -52,12 +52,13 @@ def read_levels(source: Source, n_scales: int) -> Store:
     return _fill(source, n_scales, None)
 
 
-def write_levels(source: Source, n_scales: int, folder: Path) -> None:
+def write_levels(source: Source, n_scales: int, folder: Path, progress: bool = False) -> None:
     """Write the levels to files in a folder, unless an earlier call wrote them and the signal's file has not changed
     since.
 
     Inputs
         folder: where the levels of all signals are kept; its contents may be deleted
+        progress: show a bar on a terminal
     Errors
         InputError if the disk has no room, and for occupancy without a surface, all of it inside or outside
         OSError for what cannot be written
@@ -76,7 +77,7 @@ def write_levels(source: Source, n_scales: int, folder: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         try:
-            store = _fill(source, n_scales, place)
+            store = _fill(source, n_scales, place, progress)
             for level in range(n_scales):
                 sync(_path(place, level))
             write_aside(place / _HEADER, json.dumps({"crc32": store.crc32}).encode())
@@ -92,7 +93,7 @@ def map_levels(source: Source, n_scales: int, folder: Path) -> Store:
     return Store(levels, json.loads((place / _HEADER).read_text())["crc32"])
 
 
-def _fill(source: Source, n_scales: int, place: Path | None) -> Store:
+def _fill(source: Source, n_scales: int, place: Path | None, progress: bool = False) -> Store:
     units = _units(source, n_scales)
     levels = []
     for level, unit in enumerate(units):
@@ -103,7 +104,7 @@ def _fill(source: Source, n_scales: int, place: Path | None) -> Store:
         desc="reading the signal",
         total=sum(raster.size[0] for raster in levels),
         unit="rows",
-        disable=place is None,
+        disable=None if progress else True,  # None: unless a terminal shows it
         leave=False,
     ) as bar:
         found = set()
@@ -139,7 +140,7 @@ def _path(place: Path, level: int) -> Path:
 def _key(source: Source, n_scales: int) -> str:
     """The name of the levels of a file as it is now, read at a size."""
     origin = source.path
-    files = sorted(origin.rglob("*")) if origin.is_dir() else [origin]
+    files = sorted(origin.rglob("*")) if origin.is_dir() else [origin] if origin.exists() else []  # none of an array
     stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [os.stat(file)]]
     known_by = [_FORMAT, str(origin.resolve()), stamps, source.size, n_scales]
     return f"{origin.stem}-{hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:16]}"

@@ -50,6 +50,9 @@ class Task:
         return {name: asdict(value) if name == "frame" and value else value for name, value in values.items()}
 
 
+MESH_SUFFIXES = frozenset((".ply", ".obj", ".stl", ".off", ".glb", ".gltf", ".dae", ".3mf", ".3dxml", ".step", ".stp"))
+"""Of files that are taken for meshes; what else trimesh reads, preprocess_mesh.py turns into a grid."""
+
 TASKS = {
     "image": Task("image", 2, "an image", "W H", "psnr", ("datasets.sources", "open_picture"), ("bits",)),
     "mesh": Task("mesh", 3, "a volume", "W H D", "iou", ("datasets.occupancy", "open_occupancy"), ("frame",)),
@@ -59,3 +62,13 @@ TASKS = {
 def task_of(n_dims: int) -> Task:
     """The task whose signals have `n_dims` axes."""
     return next(task for task in TASKS.values() if task.n_dims == n_dims)
+
+
+def is_mesh(path: str) -> bool:
+    """Whether a file is a mesh, by its suffix."""
+    return Path(path).suffix.lower() in MESH_SUFFIXES
+
+
+def task_of_file(path: str) -> str:
+    """The name of the task that a file is for, by its suffix."""
+    return "mesh" if is_mesh(path) or Path(path).suffix.lower() == ".npy" else "image"

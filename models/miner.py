@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from utils.frame import Frame
 from utils.pyramid import level_size, source_window, upsample, upsample_whole
 from utils.raster import computed
 from utils.windows import Window, cut_rows, in_samples, is_inside, size_of, whole
+
+if TYPE_CHECKING:
+    import trimesh
 
 WINDOW_VALUES = 2**23
 """Values of a window of `decode_windows`, at most: 32 MiB as float32."""
@@ -209,6 +212,24 @@ class MINER:
         if scale < 1:
             raise InputError(f"scale {scale}: must be at least 1")
         return self._windows(level, in_samples(crop, scale), scale, b_chunks, most)
+
+    def surface(self, level: int = 0, crop: Window | None = None, scale: int = 1) -> "trimesh.Trimesh":
+        """The surface of a volume, where the field is 1/2, closed where it meets the box.
+
+        It is in the mesh's own coordinates or, where the fit does not know them, in voxels of level 0.
+
+        Inputs
+            level, crop, scale: as for `decode`
+        Errors
+            as for `decode`; InputError for a picture, and if the field is nowhere above 1/2
+        """
+        from utils.surface import extract_surface  # pictures do without the libraries behind it
+
+        if len(self.size) != 3:
+            raise InputError("the fit is a picture, which has no surface; use decode")
+        windows = self.decode_windows(level, crop, scale)
+        slabs = (values[0].cpu().numpy() for _, values in windows)
+        return extract_surface(slabs, self.frame, self.size, crop, level, scale)
 
     def decoding_bytes(
         self, level: int = 0, crop: Window | None = None, scale: int = 1, most: int = WINDOW_VALUES

@@ -108,7 +108,7 @@ def checkpoints(folder: Path, name: str = "small") -> dict[str, bytes]:
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """TensorBoard's curves of a level, by tag: (step, value)."""
+    """TensorBoard's curves of a run, by tag: (step, value)."""
     events = EventAccumulator(str(folder))
     events.Reload()
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

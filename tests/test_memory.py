@@ -16,9 +16,9 @@ from helpers import ASTRONAUT, ROOT
 from training.plan import Demand, Plan, plan_memory
 
 SIZE = (6144, 8192)
-# Of what a process may write to. By windows a fit takes less than 620 MiB of it and a reconstruction up to 740 (the
-# imports 500), a fit with its levels in memory more than 860. One thread, since stacks and arenas of threads vary.
-LIMIT = 800 * 2**20
+# Of what a process may write to. A fit by windows takes less than 740 MiB of it, one with its levels in memory more; a
+# reconstruction some 740. One thread, since stacks and arenas of threads vary.
+FITTING, DECODING = 740 * 2**20, 800 * 2**20
 
 
 def tiles():
@@ -40,14 +40,14 @@ def large(tmp_path_factory) -> Path:
     return path
 
 
-def limited(program: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+def limited(limit: int, program: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, ROOT / program, *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
     )
 
 
@@ -58,13 +58,13 @@ FIT = [
 
 
 def test_a_picture_larger_than_memory_is_fitted_and_written(large, tmp_path):
-    whole = limited("train.py", "--path", large, *FIT, "--max_memory", 100, cwd=tmp_path)
+    whole = limited(FITTING, "train.py", "--path", large, *FIT, "--max_memory", 100, cwd=tmp_path)
     assert whole.returncode == 1, "the limit must be one that the levels in memory break"
     assert "out of memory" in whole.stderr
-    fitted = limited("train.py", "--path", large, *FIT, "--max_memory", 0.2, "--overwrite", cwd=tmp_path)
+    fitted = limited(FITTING, "train.py", "--path", large, *FIT, "--max_memory", 0.2, "--overwrite", cwd=tmp_path)
     assert fitted.returncode == 0, fitted.stderr
     arguments = ["ckpts/exp", "--level", 1, "--out", "back.tif", "--original", large]
-    written = limited("reconstruct.py", *arguments, cwd=tmp_path)
+    written = limited(DECODING, "reconstruct.py", *arguments, cwd=tmp_path)
     assert written.returncode == 0, written.stderr
     report = json.loads((tmp_path / "ckpts/exp/metrics.json").read_text())
     reached = float(written.stdout.splitlines()[0].split()[2])

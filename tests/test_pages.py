@@ -6,11 +6,12 @@ from collections import Counter
 import pytest
 from helpers import ROOT
 
-import opt
 import preprocess_mesh
 import reconstruct
 from benchmarks.records import RESULTS, Table, processor, read, write
+from docs.docstrings import PAGE, with_docstrings
 from docs.tables import PAGES, names_on, with_tables
+from options import table
 
 FILES = sorted(RESULTS.glob("*.json"))
 
@@ -20,6 +21,12 @@ def test_a_page_shows_what_its_files_say(path):
     page = path.read_text()
     assert len(re.findall("<!-- /?table", page)) == 2 * len(re.findall("<!-- table: .* -->\n", page))
     assert with_tables(page) == page, "python -m docs.tables writes the tables anew"
+
+
+def test_the_page_of_python_shows_the_docstrings_of_the_code():
+    page = PAGE.read_text()
+    assert with_docstrings(page) == page, "python -m docs.docstrings writes them anew"
+    assert page.count("```\nfit(signal, folder=None, **options)") == 1
 
 
 def test_every_file_is_shown_once():
@@ -70,6 +77,6 @@ def test_the_processor_is_told_with_its_generation(tmp_path):
 
 def test_every_option_is_explained_in_the_usage():
     page = (ROOT / "docs" / "usage.md").read_text()
-    options = {name for parser in (opt, preprocess_mesh) for name in vars(parser.make_parser().parse_args([]))}
+    options = {name for parser in (table, preprocess_mesh) for name in vars(parser.make_parser().parse_args([]))}
     options |= vars(reconstruct.make_parser().parse_args(["ckpts"])).keys() - {"ckpts"}
     assert [name for name in options if f"`--{name}`" not in page] == []

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ASTRONAUT, ROOT
 
 from training.stop import Enough, StopSignals, resumable
 from utils.errors import Interrupted, run_command
@@ -74,9 +74,17 @@ def test_enough_is_a_target_at_the_finest_level_or_a_deadline_at_any():
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at what a process has loaded")
-@pytest.mark.parametrize("program", ["train.py", "reconstruct.py", "preprocess_mesh.py"])
-def test_an_interrupt_during_the_imports_ends_a_program_in_silence(program):
-    process = subprocess.Popen([sys.executable, ROOT / program, "--help"], stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("train.py", ["--path", ASTRONAUT, "--dry_run"]),
+        ("reconstruct.py", ["ckpts/x", "--dry_run", "--out", "x.png"]),
+        ("preprocess_mesh.py", ["--path", ROOT / "meshes" / "spot.obj", "--N", "8"]),
+    ],
+)
+def test_an_interrupt_during_the_imports_ends_a_program_in_silence(program, arguments, tmp_path):
+    command = [sys.executable, ROOT / program, *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)

@@ -11,12 +11,12 @@ import torch
 
 from models.networks import make_network
 from models.shape import NetworkShape
-from opt import device_of
 from training.datamodule import Visit
 from training.launch import place
 from training.module import LevelModule
 from training.stop import Enough
 from utils import memory
+from utils.devices import device_of
 from utils.errors import InputError, is_out_of_memory, run_command
 from utils.metrics import psnr
 from utils.ranks import PeerLost, Ranks

@@ -16,14 +16,15 @@ from helpers import ASTRONAUT, ROOT, SMALL_FIT, curves
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-import opt
 import preprocess_mesh
 import reconstruct
 import train
 import training.level
 from datasets.sources import read_picture
 from models.miner import MINER
-from opt import dump_options, parse_options, recorded_options
+from opt import parse_options, recorded_options
+from options import table
+from options.config import dump_options
 from training.module import LevelModule
 from utils.errors import InputError
 from utils.metrics import psnr, ssim
@@ -56,32 +57,46 @@ def test_a_short_fit_of_a_real_picture_reaches_a_psnr(small_run, astronaut):
 
 
 def test_tensorboard_tells_what_the_files_hold(small_run, astronaut):
-    logs = small_run.parent.parent / "logs" / "small"
+    scalars = curves(small_run.parent.parent / "logs" / "small")
     signals = pyramid(astronaut, 3)
     model = MINER.load(small_run)
     n_epochs = {2: 60, 1: 60, 0: 200}
     for level in range(3):
-        scalars = curves(logs / f"l{level}")
-        assert set(scalars) >= {"train/lr", "train/loss", "val/psnr", "val/n_training_blocks"}
-        step, value = scalars["val/psnr"][-1]
+        step, value = scalars[f"level {level}/psnr"][-1]
         assert step <= n_epochs[level]
         assert value == pytest.approx(psnr(model.decode(level), signals[level]), abs=1e-3)
         if level < 2:
             base = upsample_whole(model.decode(level + 1), tuple(signals[level].shape[1:]))
-            assert scalars["val/psnr"][0] == (0, pytest.approx(psnr(base, signals[level]), abs=1e-3))
-        assert scalars["train/lr"][0] == (1, pytest.approx(3e-2))
-        assert [step for step, _ in scalars["train/loss"]] == list(range(1, n_epochs[level] + 1))
-        assert scalars["train/loss"][-1][1] < scalars["train/loss"][0][1]
-        counts = [count for _, count in scalars["val/n_training_blocks"]]
+            assert scalars[f"level {level}/psnr"][0] == (0, pytest.approx(psnr(base, signals[level]), abs=1e-3))
+        assert scalars[f"level {level}/lr"][0] == (1, pytest.approx(3e-2))
+        losses = scalars[f"level {level}/loss"]
+        assert [step for step, _ in losses] == list(range(1, n_epochs[level] + 1))
+        assert losses[-1][1] < losses[0][1]
+        counts = [count for _, count in scalars[f"level {level}/n_training_blocks"]]
         assert counts == sorted(counts, reverse=True)
+
+
+def test_the_curves_of_the_run_are_those_of_its_levels_one_after_another(small_run):
+    scalars = curves(small_run.parent.parent / "logs" / "small")
+    for name in ("lr", "loss", "psnr", "n_training_blocks"):
+        levels = [(before, scalars[f"level {level}/{name}"]) for level, before in ((2, 0), (1, 60), (0, 120))]
+        joined = [(before + step, value) for before, points in levels for step, value in points if before + step >= 0]
+        ends = {60, 120}  # where the next level begins, the one that ends is shown
+        assert scalars[f"all levels/{name}"] == [
+            (step, value)
+            for place, (step, value) in enumerate(joined)
+            if step not in ends or step not in [other for other, _ in joined[:place]]
+        ]
+    groups = sorted({tag.partition("/")[0] for tag in scalars})
+    assert groups == ["all levels", "level 0", "level 1", "level 2", "result"], "TensorBoard opens the first two"
 
 
 def test_tensorboard_compares_runs_by_their_options_and_results(small_run):
     events = EventAccumulator(str(small_run.parent.parent / "logs" / "small"))
     events.Reload()
     metrics = json.loads((small_run / "metrics.json").read_text())
-    assert events.Scalars("final/psnr")[0].value == pytest.approx(metrics["psnr"])
-    assert events.Scalars("final/parameters")[0].value == metrics["parameters"]
+    assert events.Scalars("result/psnr")[0].value == pytest.approx(metrics["psnr"])
+    assert events.Scalars("result/parameters")[0].value == metrics["parameters"]
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     row = HParamsPluginData.FromString(content).session_start_info.hparams
     assert row["n_layers"].number_value == 3
@@ -93,7 +108,8 @@ def test_a_replaced_run_leaves_no_curves_behind(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command("train.py", *SMALL_FIT, "--num_epochs", 1).status == 0
     assert command("train.py", *SMALL_FIT, "--num_epochs", 1, "--n_scales", 1, "--overwrite").status == 0
-    assert sorted(path.name for path in (tmp_path / "logs/small").iterdir() if path.is_dir()) == ["l0"]
+    assert len(list((tmp_path / "logs/small").iterdir())) == 1
+    assert not [tag for tag in curves(tmp_path / "logs/small") if tag.startswith(("level 1/", "level 2/"))]
 
 
 def test_the_saved_options_repeat_the_run_to_the_bit(command, small_run, tmp_path, monkeypatch):
@@ -110,7 +126,7 @@ def test_a_dry_run_writes_nothing_and_counts_what_a_run_without_pruning_has(comm
     outcome = command("train.py", *SMALL_FIT, "--dry_run")
     assert outcome.status == 0, outcome.error
     assert not list(tmp_path.iterdir())
-    *levels, total = outcome.out.splitlines()[1:]
+    *levels, total = outcome.out.splitlines()[2:]
     assert [line.partition(",")[0] for line in levels] == ["level 2: 25x19", "level 1: 50x38", "level 0: 100x75"]
     assert total.endswith("MiB of memory: fits this machine")
     assert command("train.py", *SMALL_FIT, "--num_epochs", 1, "--loss_thr", 0).status == 0
@@ -215,7 +231,7 @@ def test_the_best_preset_is_better_than_the_default_with_as_many_parameters(comm
     given = ["--path", ASTRONAUT, "--n_scales", 3, "--num_epochs", 30, 30, 60, "--val_freq", 30, "--input_size", 128]
     found = []
     for preset in (["--use_pe", "--n_layers", 3], ["--preset", "best"]):
-        assert command("train.py", *given, *preset, "--overwrite").status == 0
+        assert command("train.py", *given, *preset, "--exp_name", "exp", "--overwrite").status == 0
         found.append(json.loads((tmp_path / "ckpts/exp/metrics.json").read_text()))
     seed, best = found
     assert best["psnr"] > seed["psnr"] + 2
@@ -304,14 +320,14 @@ def test_alpha_and_sixteen_bits_are_kept(command, tmp_path, monkeypatch):
 def test_pictures_of_the_training_go_to_tensorboard(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command("train.py", *SMALL_FIT, "--log_image", "--num_epochs", 20).status == 0
-    events = EventAccumulator(str(tmp_path / "logs/small/l0"))
+    events = EventAccumulator(str(tmp_path / "logs/small"))
     events.Reload()
-    tags = ["image/l0", "laplacian/l0", "training_blocks/l0"]
-    assert sorted(events.Tags()["images"]) == tags
-    for tag in tags:
+    names = ["image", "laplacian", "training_blocks"]
+    assert sorted(events.Tags()["images"]) == [f"level {level}/{name}" for level in range(3) for name in names]
+    for tag in [f"level 0/{name}" for name in names]:
         picture = cv2.imdecode(np.frombuffer(events.Images(tag)[-1].encoded_image_string, np.uint8), -1)
         assert picture.shape == (75, 100, 3)
-    last = events.Images("image/l0")[-1]
+    last = events.Images("level 0/image")[-1]
     shown = cv2.imdecode(np.frombuffer(last.encoded_image_string, np.uint8), -1)[:, :, ::-1] / 255
     decoded = MINER.load("ckpts/small").decode().permute(1, 2, 0)
     torch.testing.assert_close(torch.tensor(shown.copy()).float(), decoded, rtol=0, atol=1.01 / 255)
@@ -432,7 +448,7 @@ def test_what_is_not_a_file_is_not_waited_for(command, tmp_path, monkeypatch, ma
     assert outcome.status == f"error: {message}"
 
 
-@pytest.mark.parametrize("program", [opt, reconstruct, preprocess_mesh], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("program", [table, reconstruct, preprocess_mesh], ids=lambda module: module.__name__)
 @pytest.mark.parametrize("value", ["9" * 40, "9" * 5000, "1e400", "-1e400", "nan", ""], ids=lambda value: value[:6])
 def test_no_option_takes_a_number_beyond_reason(program, value):
     parser = program.make_parser()
@@ -446,7 +462,7 @@ def test_no_option_takes_a_number_beyond_reason(program, value):
 def test_the_patch_follows_the_task_and_the_batch_the_patch():
     good = ["--path", "x"]
     assert parse_options([*good, "--task", "mesh"]).patch_size == [16]
-    assert parse_options([*good]).patch_size == [32, 32]
+    assert parse_options(good).patch_size == [32, 32]
     small = parse_options([*good, "--preset", "best", "--patch_size", "8"])
     assert small.batch_size == 64
     assert parse_options([*good, "--preset", "best"]).batch_size == 128
@@ -468,8 +484,7 @@ def test_what_is_given_wins_over_a_preset(tmp_path):
     (tmp_path / "some.yaml").write_text(f"path: {ASTRONAUT}\npreset: best\nn_freq: 7\n")
     options = parse_options(["--config", str(tmp_path / "some.yaml"), "--lr", "0.5"])
     assert (options.frequencies, options.n_freq, options.lr) == ("harmonics", 7, 0.5)
-    seed = parse_options(["--path", str(ASTRONAUT)])
-    assert parse_options(["--path", str(ASTRONAUT), "--preset", "seed"]) == seed
+    seed = parse_options(["--path", str(ASTRONAUT), "--preset", "seed"])
     assert (seed.frequencies, seed.n_freq, seed.lr, seed.betas) == ("octaves", 4, 3e-2, [0.9, 0.999])
 
 
@@ -583,7 +598,7 @@ def test_an_interrupted_run_says_so_and_does_not_succeed(tmp_path, signal_name, 
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have had it ignored
     )
-    while not list(tmp_path.glob("logs/small/l2/events*")):
+    while not list(tmp_path.glob("logs/small/events*")):
         assert process.poll() is None
         time.sleep(0.1)
     time.sleep(1)

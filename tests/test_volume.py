@@ -57,7 +57,7 @@ def test_a_ball_is_fitted_and_its_iou_is_that_of_the_files(ball):
     assert metrics["iou"] == pytest.approx(reached, abs=1e-6)
     assert 0 < metrics["levels"][0]["active_blocks"] < metrics["levels"][0]["blocks"] == 125
     for level, signal in enumerate(pyramid(grid, 2)):
-        _, value = curves(ball / f"logs/ball/l{level}")["val/iou"][-1]
+        _, value = curves(ball / "logs/ball")[f"level {level}/iou"][-1]
         assert value == pytest.approx(iou(model.decode(level), signal), abs=1e-6)
 
 
@@ -68,7 +68,7 @@ def test_the_best_preset_fits_a_volume_as_well_with_half_of_the_parameters(comma
     seed = ["--patch_size", 16, "--batch_size", 512, "--n_layers", 2, "--n_hidden", 8, "--n_freq", 5, "--use_pe"]
     found = []
     for options in ([*seed, "--loss_thr", "5e-3"], ["--preset", "best"]):
-        assert command("train.py", *common, *options, "--overwrite").status == 0
+        assert command("train.py", *common, *options, "--exp_name", "exp", "--overwrite").status == 0
         found.append(json.loads((tmp_path / "ckpts/exp/metrics.json").read_text()))
     assert found[1]["iou"] > found[0]["iou"] > 0.998
     assert found[1]["parameters"] < 0.5 * found[0]["parameters"]
@@ -81,11 +81,11 @@ def test_pictures_of_a_volume_show_its_middle_with_y_pointing_up(command, tmp_pa
     np.save("slab.npy", grid)
     options = ["--n_scales", 1, "--num_epochs", 100, "--log_image", "--loss_thr", "1e-9"]
     assert command("train.py", *FIT, "--path", "slab.npy", *options).status == 0
-    events = EventAccumulator("logs/exp/l0")
+    events = EventAccumulator("logs/exp")
     events.Reload()
     expected = np.zeros((20, 20), dtype=bool)
     expected[15:, 2:] = True
-    for tag in ("image/l0", "training_blocks/l0"):
+    for tag in ("level 0/image", "level 0/training_blocks"):
         picture = cv2.imdecode(np.frombuffer(events.Images(tag)[-1].encoded_image_string, np.uint8), 0)
         np.testing.assert_array_equal(picture > 127, expected)
 
@@ -272,10 +272,11 @@ def test_pictures_of_a_volume_are_those_that_decoding_gives(command, ball, tmp_p
     monkeypatch.chdir(tmp_path)
     outcome = command("train.py", *FIT, "--path", ball / "ball.npy", "--num_epochs", 30, "--log_image")
     assert outcome.status == 0, outcome.error
-    events = EventAccumulator(str(tmp_path / "logs/exp/l0"))
+    events = EventAccumulator(str(tmp_path / "logs/exp"))
     events.Reload()
-    assert sorted(events.Tags()["images"]) == ["image/l0", "laplacian/l0", "training_blocks/l0"]
-    encoded = np.frombuffer(events.Images("image/l0")[-1].encoded_image_string, np.uint8)
+    names = {tag.partition("level 0/")[2] for tag in events.Tags()["images"]} - {""}
+    assert names == {"image", "laplacian", "training_blocks"}
+    encoded = np.frombuffer(events.Images("level 0/image")[-1].encoded_image_string, np.uint8)
     shown = torch.tensor(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)).float() / 255
     middle = MINER.load("ckpts/exp").decode()[0, 18].flip(0)  # y points up
     torch.testing.assert_close(shown, middle, rtol=0, atol=1.01 / 255)

@@ -1,17 +1,16 @@
-"""What goes on beside the training of a part: saving, the bar, pictures in TensorBoard."""
+"""What goes on beside the training of a part: saving, progress, pictures in TensorBoard."""
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ProgressBar
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from models.level import Level, refine
 from training.datamodule import Visit
+from training.display import Display, Standing
 from training.module import LevelModule
 from training.state import PartState
 from training.stop import StopSignals
@@ -19,6 +18,9 @@ from utils.errors import Interrupted
 from utils.figures import highlight_blocks, signed, thumbnail
 from utils.metrics import n_colours
 from utils.windows import Window, whole
+
+if TYPE_CHECKING:
+    from training.part import Part
 
 
 class StateSaver(Callback):
@@ -61,56 +63,44 @@ class StateSaver(Callback):
             raise Interrupted
 
 
-class LevelProgressBar(ProgressBar):
-    """One bar for a level: epochs, loss, quality, blocks left."""
+class PartProgress(Callback):
+    """Tells a display how far a part is: as far as its share in the first process."""
 
-    def __init__(self, level: int):
-        super().__init__()
-        self.level = level
-        self.bar: tqdm | None = None
+    def __init__(self, display: Display, part: "Part"):
+        self.display = display
+        self.part = part
 
-    def on_train_start(self, trainer: Trainer, module: LevelModule) -> None:
-        self.bar = tqdm(
-            desc=f"level {self.level}",
-            total=module.spec.n_epochs,
-            dynamic_ncols=True,
-            initial=module.n_epochs_done,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| epoch {n:.0f}/{total} [{elapsed}<{remaining}{postfix}]",
-        )
+    def on_train_epoch_start(self, trainer: Trainer, module: LevelModule) -> None:
+        self.display.start(self._standing(module))
 
     def on_train_batch_end(self, trainer: Trainer, module: LevelModule, outputs: Any, visit: Visit, _: int) -> None:
-        self.bar.set_postfix(module.progress, refresh=False)
-        done = len(visit.epochs) * len(visit.target) / max(1, module.twin.n_blocks)
-        self.bar.update(min(done, self.bar.total - self.bar.n))
+        self.display.update(self._standing(module), is_validated=False)
 
     def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
-        self.bar.set_postfix(module.progress)
+        self.display.update(self._standing(module), is_validated=True)
 
-    def on_train_end(self, trainer: Trainer, module: LevelModule) -> None:
-        self.bar.close()
-
-    def on_exception(self, trainer: Trainer, module: LevelModule, exception: BaseException) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    def _standing(self, module: LevelModule) -> Standing:
+        epochs = module.epochs_done.tolist() or [module.n_epochs_done]
+        epoch, n_epochs = sum(epochs) / len(epochs), module.spec.n_epochs
+        n_waiting = self.part.n_active - self.part.span.stop
+        return Standing(epoch, self.part.level_epoch(epoch, n_epochs), module.n_training, n_waiting, module.quality)
 
 
 class LevelImages(Callback):
     """After every validation, pictures of the level for TensorBoard, at most 1024 pixels long.
 
-    image/l{j} is the reconstruction; laplacian/l{j} what the networks add to the base (grey is nothing, black and white
-    the largest residual of the level); training_blocks/l{j} the reconstruction, dark where no block trains any more. A
-    volume is shown by its middle slice across z, with y pointing up.
+    image is the reconstruction; laplacian what the networks add to the base (grey is nothing, black and white the
+    largest residual of the level); training_blocks the reconstruction, dark where no block trains any more. A volume is
+    shown by its middle slice across z, with y pointing up.
 
     Inputs
-        index: j
         level: whose network is the one that the module trains
         blocks: (n_blocks,) indices in the grid of the module's blocks
         base: gives a window of the upsampled coarser level, (c, *window_size)
         b_chunks: blocks evaluated at once, at most
     """
 
-    def __init__(self, index: int, level: Level, blocks: Tensor, base: Callable[[Window], Tensor], b_chunks: int):
-        self.index = index
+    def __init__(self, level: Level, blocks: Tensor, base: Callable[[Window], Tensor], b_chunks: int):
         self.level = level
         self.blocks = blocks
         self.b_chunks = b_chunks
@@ -140,4 +130,4 @@ class LevelImages(Callback):
         }
         for name, figure in figures.items():
             upright = figure if self.band is None else figure.flip(1)
-            trainer.logger.log_picture(f"{name}/l{self.index}", upright, module.n_epochs_done)
+            module.curves.log_picture(module.n_epochs_done, name, upright)

@@ -22,9 +22,10 @@ import torch
 import torch.distributed as dist
 from lightning_fabric.plugins.environments import SLURMEnvironment
 
-from opt import device_of
 from training.stop import resuming_command
+from utils.devices import device_of
 from utils.errors import InputError
+from utils.launchers import is_launched, slurm_step
 from utils.ranks import PeerLost, Ranks
 
 _AGENT = "MINER_AGENT"  # number of the agent, when it began and its folder, for the processes that it has started
@@ -33,11 +34,6 @@ _MEET_WITHIN = timedelta(minutes=10)
 _NEWS_WITHIN = 3  # seconds until whoever starts the processes has ended them after a failure of another one
 _PATIENCE = timedelta(days=7)  # others may wait for the first process for hours; whoever died, its connections close
 _LOST = 75  # exit status of a process that ends because another one is gone
-
-
-def is_launched() -> bool:
-    """Whether this is one of several processes that an agent or srun has started."""
-    return dist.is_torchelastic_launched() or _slurm_step("NUM_TASKS") > 1
 
 
 def launch(n_processes: int, started: float) -> None:
@@ -130,7 +126,7 @@ def join() -> Iterator[Ranks]:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         ranks, address = Ranks(*(int(os.environ[name]) for name in names)), "env://"
     else:
-        size, n_nodes = _slurm_step("NUM_TASKS"), _slurm_step("NUM_NODES", 1)
+        size, n_nodes = slurm_step("NUM_TASKS"), slurm_step("NUM_NODES", 1)
         ranks = Ranks(int(os.environ["SLURM_PROCID"]), size, int(os.environ["SLURM_LOCALID"]), ceil(size / n_nodes))
         address = f"tcp://{_slurm_address()}"
     with _failing_together(ranks):
@@ -203,11 +199,6 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     _leave(_LOST)
-
-
-def _slurm_step(name: str, default: int = 0) -> int:
-    """What srun tells the tasks of a step; a job's own script runs in no step."""
-    return int(os.environ.get(f"SLURM_STEP_{name}", default))
 
 
 def _slurm_address() -> str:

@@ -20,9 +20,9 @@ from models.shape import NetworkShape
 from training.part import Job, Part, fit_part
 from training.run import JOINING, Run, span_of
 from training.spec import LevelSpec
+from utils.arrays import map_new_array
 from utils.checkpoint import find_levels, level_path, load_level, load_part, part_path, state_path
 from utils.errors import InputError, Interrupted, one_line
-from utils.files import map_new_array
 from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, as_numbers, map_raster, new_raster
 from utils.windows import row_ranges, whole
 
@@ -92,23 +92,24 @@ def fit_level(
         sums[active[span.start : span.stop]] = part["sums"].double()
         first = span.stop
     complete = not job.enough.why  # and the coarser levels are
-    while first < len(active) and not job.enough.why:
-        span = range(first, min(first + job.plan.max_blocks * ranks.size, len(active)))
-        if run.state is not None:
-            span = span_of_state(run, first, len(active))
-        blocks = active[span.start : span.stop]
-        other_sums = sums.sum(0) - sums[blocks].sum(0)
-        outcome = fit_part(job, spec, target, coarser, survey, Part(span, blocks, other_sums, len(parts)))
-        first = span.stop
-        if ranks.is_first:
-            parts.append(outcome)
-            complete = outcome["complete"]
-            sums[blocks] = outcome["sums"].double()
-            if len(span) < len(active) and complete:
-                run.save_part(spec.index, span, outcome)
-                parts[-1] = load_part(part_path(run.ckpts, span.start))
-        if first < len(active) and job.stop():
-            raise Interrupted
+    with job.display.level(spec, len(active)):
+        while first < len(active) and not job.enough.why:
+            span = range(first, min(first + job.plan.max_blocks * ranks.size, len(active)))
+            if run.state is not None:
+                span = span_of_state(run, first, len(active))
+            blocks = active[span.start : span.stop]
+            other_sums = sums.sum(0) - sums[blocks].sum(0)
+            outcome = fit_part(job, spec, target, coarser, survey, Part(span, blocks, other_sums, len(active)))
+            first = span.stop
+            if ranks.is_first:
+                parts.append(outcome)
+                complete = outcome["complete"]
+                sums[blocks] = outcome["sums"].double()
+                if len(span) < len(active) and complete:
+                    run.save_part(spec.index, span, outcome)
+                    parts[-1] = load_part(part_path(run.ckpts, span.start))
+            if first < len(active) and job.stop():
+                raise Interrupted
     complete = complete and first == len(active)
     survey.active[active[first:]] = False
     refuse_divergence(job, before, len(active), ranks.share(sum(part["diverged"] for part in parts)))

@@ -1,6 +1,7 @@
 """The LightningModule that trains the networks of a part of a level."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from pytorch_lightning import LightningModule
@@ -17,6 +18,9 @@ from utils.metrics import Metric
 from utils.ranks import Ranks
 from utils.rng import point_order
 
+if TYPE_CHECKING:
+    from training.curves import LevelCurves
+
 
 class LevelModule(LightningModule):
     """Trains the networks of a part of one level's blocks, in one of the processes that share the part out.
@@ -25,9 +29,9 @@ class LevelModule(LightningModule):
     `survivors` of it, in any order. One of Lightning's epochs is a *period*: the epochs between two validations. A
     training batch is a *visit*, a validation batch a *check*.
 
-    The first process logs, over the epochs of the level: train/lr; train/loss, the mean square error of the blocks that
-    train; val/psnr in dB or val/iou, of the level's reconstruction; val/n_training_blocks; and, where there are several
-    processes, val/spread_of_blocks, the difference between the largest and the smallest share of training blocks.
+    The first process logs, epoch by epoch: lr; loss, the mean square error of the blocks that train; and at every
+    validation psnr in dB or iou, of the level's reconstruction; n_training_blocks; and, where there are several
+    processes, spread_of_blocks, the difference between the largest and the smallest share of training blocks.
 
     Inputs
         network: of the blocks, initialised
@@ -38,7 +42,6 @@ class LevelModule(LightningModule):
         block_sums: (n_blocks, 2) the metric's sums for the base in every block
         other_sums: (2,) its sums for all blocks of the level that are not in the part
         ranks: the processes
-        first_step: of the curves, where other parts of the level come before this one
         enough: asked after every validation; training ends when it says so
     """
 
@@ -53,7 +56,6 @@ class LevelModule(LightningModule):
         block_sums: Tensor,
         other_sums: Tensor,
         ranks: Ranks,
-        first_step: int = 0,
         enough: Enough,
     ):
         super().__init__()
@@ -71,8 +73,8 @@ class LevelModule(LightningModule):
         self.metric = metric
         self.other_sums = other_sums
         self.ranks = ranks
-        self.first_step = first_step
         self.enough = enough
+        self.curves: LevelCurves | None = None  # of the level, in the first process
         self.n_epochs_done = 0
         self.epochs_done = torch.zeros(network.n_blocks, dtype=torch.int64)
         self.period_loss = torch.zeros(len(self.period), dtype=torch.float64)
@@ -81,7 +83,7 @@ class LevelModule(LightningModule):
         self.n_training = 0  # in all processes
         self.ends_early = False  # since it is good enough, or its time is over
         self.first_moments: list[list[Tensor]] | None = None  # of the twin, where training goes on
-        self.progress = {"loss": "-", metric.name: "-", "blocks": str(network.n_blocks * ranks.size)}
+        self.quality = math.nan  # of the level, at the last validation
 
     @property
     def period(self) -> range:
@@ -99,10 +101,10 @@ class LevelModule(LightningModule):
         return make_optimizer(self.twin, self.spec.lr, moments, self.spec.optimizer, self.spec.betas)
 
     def on_train_start(self) -> None:
-        quality = self._quality()
+        values = self._judge()
         if self.n_epochs_done == 0:
-            self._log_at(0, quality)  # of the base, where the curves begin
-        elif self.enough.is_reached(self.spec.index, quality[f"val/{self.metric.name}"]):
+            self._log_at(0, values)  # of the base, where the curves begin
+        elif self.enough.is_reached(self.spec.index, self.quality):
             self.ends_early = self.trainer.should_stop = True  # it was stopped before its checkpoint was written
 
     def learning_rate(self, epochs: range) -> Tensor:
@@ -127,7 +129,6 @@ class LevelModule(LightningModule):
         )
         first = visit.epochs.start - self.period.start
         self.period_loss[first : first + len(losses)] += losses.cpu().sum(1, dtype=torch.float64)
-        self.progress["loss"] = f"{losses[-1].mean().item():.2e}"
         self.epochs_done[visit.index] = visit.epochs.stop
 
     def state(self) -> PartState:
@@ -192,28 +193,26 @@ class LevelModule(LightningModule):
         rates = self.learning_rate(self.period).tolist()
         losses = (self.ranks.sum(self.period_loss) / self.n_training).tolist()
         for epoch, rate, loss in zip(self.period, rates, losses, strict=True):
-            self._log_at(epoch + 1, {"train/lr": rate, "train/loss": loss})
+            self._log_at(epoch + 1, {"lr": rate, "loss": loss})
         self.n_epochs_done = self.period.stop
         self.epochs_done = torch.full((self.twin.n_blocks,), self.n_epochs_done)
         self.period_loss = torch.zeros(len(self.period), dtype=torch.float64)
-        quality = self._quality()
-        self._log_at(self.n_epochs_done, quality)
-        self.ends_early = self.enough(self.spec.index, quality[f"val/{self.metric.name}"])
+        self._log_at(self.n_epochs_done, self._judge())
+        self.ends_early = self.enough(self.spec.index, self.quality)
         self.trainer.should_stop = self.ends_early or self.n_training == 0
 
-    def _quality(self) -> dict[str, float]:
-        """Of the level, as it stands in all processes."""
+    def _judge(self) -> dict[str, float]:
+        """How good the level is, and how many blocks train, in all processes; as values of its curves."""
         mine = self.block_sums.cpu().sum(0, dtype=torch.float64)
         *sums, n_training = self.ranks.sum(torch.tensor([*mine, self.twin.n_blocks])).tolist()
         self.n_training = int(n_training)
-        quality = self.metric.value(*(self.other_sums + torch.tensor(sums)).tolist())
-        self.progress |= {self.metric.name: f"{quality:.5g}", "blocks": str(self.n_training)}
-        values = {f"val/{self.metric.name}": quality, "val/n_training_blocks": self.n_training}
+        self.quality = self.metric.value(*(self.other_sums + torch.tensor(sums)).tolist())
+        values = {self.metric.name: self.quality, "n_training_blocks": self.n_training}
         if self.ranks.size > 1:
             most, least = self.ranks.max(self.twin.n_blocks), -self.ranks.max(-self.twin.n_blocks)
-            values["val/spread_of_blocks"] = most - least
+            values["spread_of_blocks"] = most - least
         return values
 
     def _log_at(self, epoch: int, values: dict[str, float]) -> None:
-        if self.logger is not None:
-            self.logger.log_metrics(values, step=self.first_step + epoch)
+        if self.curves is not None:
+            self.curves.log(epoch, values)

@@ -1,7 +1,7 @@
 """A part of a level: some of its blocks, which are trained together, each process its share of them."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from models.level import Level
 from models.networks import make_network
 from models.ops import Backend
 from models.sharing import share_weights_
-from training.callbacks import LevelImages, LevelProgressBar, StateSaver
+from training.callbacks import LevelImages, PartProgress, StateSaver
+from training.display import Display
 from training.module import LevelModule
 from training.plan import Plan
 from training.pruning import BlockPruning
@@ -21,13 +22,16 @@ from training.run import Run
 from training.spec import LevelSpec
 from training.state import PartState, interleave
 from training.stop import Enough, StopSignals
-from training.trainer import make_logger, train
+from training.trainer import train
 from utils.blocks import block_coords
 from utils.checkpoint import state_path
 from utils.errors import InputError
 from utils.memory import release_memory
 from utils.metrics import Metric
 from utils.ranks import Ranks
+
+if TYPE_CHECKING:
+    from training.curves import Curves
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class Job:
     stop, enough: when to end before all epochs are done
     run: the files
     plan: how levels are kept, and how many blocks a process trains at once
-    exp_name, b_chunks, save_every, log_image: the options
+    curves: for TensorBoard; None in all processes but the first
+    display: of the progress
+    b_chunks, save_every, log_image, quiet: the options
     """
 
     specs: list[LevelSpec]
@@ -53,10 +59,12 @@ class Job:
     enough: Enough
     run: Run
     plan: Plan
-    exp_name: str
+    curves: "Curves | None"
+    display: Display
     b_chunks: int
     save_every: float
     log_image: bool
+    quiet: bool
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,18 @@ class Part:
     span: the part's blocks, as numbers among the active blocks of the level
     blocks: (n_blocks,) their ascending indices in the grid
     other_sums: (2,) the metric's sums for all other blocks of the level
-    n_before: parts of the level that come before
+    n_active: active blocks of the level
     """
 
     span: range
     blocks: Tensor = field(repr=False)
     other_sums: Tensor
-    n_before: int
+    n_active: int
+
+    def level_epoch(self, epoch: float, n_epochs: int) -> float:
+        """The epoch of the level that an epoch of this part counts as: of the epochs of all blocks together, those of
+        the parts before it and so many of its own are done."""
+        return (self.span.start * n_epochs + len(self.span) * epoch) / self.n_active
 
 
 def fit_part(
@@ -100,7 +113,6 @@ def fit_part(
         block_sums=survey.base_sums[mine],
         other_sums=part.other_sums,
         ranks=ranks,
-        first_step=part.n_before * spec.n_epochs,
         enough=job.enough,
     )
     _go_on(job.run, module)
@@ -140,15 +152,17 @@ def _train(job: Job, target: LevelTarget, level: Level, mine: Tensor, module: Le
         BlockPruning(),
         StateSaver(lambda state: job.run.save_state(spec.index, part.span, state), job.save_every, job.stop),
     ]
-    logger = None
     if ranks.is_first:
-        logger = make_logger(job.exp_name, module)
-        callbacks.append(LevelProgressBar(spec.index))
+        n_before = sum(coarser.n_epochs for coarser in job.specs[spec.index + 1 :])
+        module.curves = job.curves.of_level(
+            spec.index, n_before, lambda epoch: int(part.level_epoch(epoch, spec.n_epochs)), module.n_epochs_done
+        )
+        callbacks.append(PartProgress(job.display, part))
         if job.log_image and len(mine) == int(level.active.sum()):
-            callbacks.append(LevelImages(spec.index, level, mine, target.base, job.b_chunks))
+            callbacks.append(LevelImages(level, mine, target.base, job.b_chunks))
     share = ranks.share_of(len(part.blocks))  # consecutive ones need the least of the coarser level
     gathered = target.gather(part.blocks[share.start : share.stop])
-    train(module, gathered.deal(ranks, len(part.blocks)), callbacks, logger, job.device, ranks, job.b_chunks)
+    train(module, gathered.deal(ranks, len(part.blocks)), callbacks, job.device, ranks, job.b_chunks)
 
 
 def _gather(ranks: Ranks, module: LevelModule) -> dict[str, Any] | None:

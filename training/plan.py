@@ -7,6 +7,7 @@ import torch
 
 from datasets.sources import Source
 from datasets.store import store_bytes, value_bytes
+from models.block_network import BlockNetwork
 from models.networks import make_network
 from models.ops import Backend, reference
 from models.ops.batching import points_at_once
@@ -22,6 +23,7 @@ _MARGIN = 2**27  # what Lightning, TensorBoard and a visit take besides
 _COPIES_OF_WINDOW = 10  # while some rows of a level are upsampled, cut into blocks, judged
 _COPIES_OF_NETWORK = 7  # itself, its twin and two moments, these three once more while they shrink
 _COPIES_OF_ACTIVATION, _COPIES_OF_INPUT = 8, 2  # that autograd keeps
+_COPIES_OF_LAYER = 3  # that an evaluation holds
 _COPIES_OF_STATE = 3 * 4  # of network, twin and moments: sent to the first process, received there, merged
 _MOST_POINTS = 2**24  # of the blocks that are trained at once on a CPU: more would only take memory
 
@@ -182,8 +184,6 @@ def plan_run(
         max_blocks: trained at once by each of them; None for as many as fit
     """
     networks = [make_network(1, spec.shape) for spec in specs]
-    kept = _COPIES_OF_ACTIVATION * max(network.activation_width for network in networks)
-    kept += _COPIES_OF_INPUT * max(spec.shape.n_in for spec in specs)
     demand = Demand(
         sizes=[level_size(source.size, spec.index) for spec in specs],
         n_channels=source.n_channels,
@@ -192,7 +192,7 @@ def plan_run(
         store_bytes=store_bytes(source, len(specs)),
         decode_bytes=source.decode_bytes,
         value_bytes=value_bytes(source),
-        history_bytes=4 * kept * points_at_once(device) if backend is reference else 0,
+        history_bytes=_history_bytes(source.size, specs[0], networks, device) if backend is reference else 0,
     )
     free = available_memory()
     free = 2**63 if free is None else free
@@ -203,6 +203,23 @@ def plan_run(
         max_blocks=max_blocks,
         n_local=n_local,
     )
+
+
+def _history_bytes(size: tuple[int, ...], finest: LevelSpec, networks: list[BlockNetwork], device: torch.device) -> int:
+    """What autograd keeps, of as many points of a step as are computed together; or a level that is evaluated, without
+    it, of as many as are evaluated together.
+
+    Inputs
+        size: of the finest level
+    """
+    n_blocks, shapes = prod(grid_shape(size, finest.patch_size)), [network.shape for network in networks]
+    kept = _COPIES_OF_ACTIVATION * max(network.activation_width for network in networks)
+    kept += _COPIES_OF_INPUT * max(shape.n_in for shape in shapes)
+    passing = _COPIES_OF_LAYER * max(shape.n_in + shape.n_hidden + shape.n_out for shape in shapes)
+    trained, evaluated = (
+        min(points_at_once(device), n_blocks * n_points) for n_points in (finest.batch_size, prod(finest.patch_size))
+    )
+    return 4 * max(kept * trained, passing * evaluated)
 
 
 def plan_memory(

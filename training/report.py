@@ -79,6 +79,8 @@ def print_result(job: Job, report: dict[str, Any], quality: float) -> None:
         print(f"note: {job.enough.why}; --resume, with a higher target or more time, continues", file=sys.stderr)
     if n_diverged:
         print(f"note: {n_diverged:,} blocks diverged and were rolled back", file=sys.stderr)
+    if job.quiet:
+        return
     print(
         f"{job.run.ckpts}: {report['parameters']:,} parameters, {report['seconds']['total']:.1f} s, "
         f"{report['peak_memory_mib']['host']:.0f} MiB"
@@ -109,14 +111,11 @@ def mean_similarity(model: MINER, signal: Raster, b_chunks: int) -> float | None
 
 
 def log_options(job: Job, results: dict[str, float]) -> None:
-    """A row of TensorBoard's table of hyperparameters, so that runs compare."""
-    from training.curves import Curves  # TensorBoard loads slowly
-
-    curves = Curves(Path("logs") / job.exp_name)
+    """The run's row in TensorBoard's table of options and results."""
     aside = {"accelerator", "b_chunks", "exp_name", "log_image"}  # the table names the run anyway
     row = {name: value for name, value in job.run.options.items() if value is not None and name not in aside}
-    curves.log_hyperparams(row, {f"final/{name}": value for name, value in results.items()})
-    curves.finalize("success")
+    job.curves.log_results(row, results)
+    job.curves.close()
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from models.level import Level
-from opt import dump_options, epochs_of_level, identifying_options, recorded_options
+from opt import epochs_of_level, identifying_options, recorded_options
+from options.config import dump_options
 from training.state import PartState
 from utils.checkpoint import (
     find_levels,
@@ -58,6 +59,7 @@ def is_complete(ckpts: Path) -> bool:
 class Run:
     """What a run is, and how much of it is in its folder already. All processes read it, only the first writes.
 
+    ckpts, logs: its folders, of checkpoints and of curves
     identity: what its files share: the signal, and the options that change the result
     done: its levels that are complete
     parts: files of the finished parts of the next level
@@ -73,8 +75,10 @@ class Run:
         n_channels: int,
         source: dict[str, Any],
         ranks: Ranks,
+        logs: Path,
     ):
         self.ckpts = ckpts
+        self.logs = logs
         self.options = recorded_options(options)
         self.identity = {
             "n_scales": options.n_scales,
@@ -96,7 +100,7 @@ class Run:
                 raise InputError(f"{ckpts} is not consistent: --overwrite begins again") from error
         ranks.share()  # all have read
         if ranks.is_first:
-            self._tidy(options)
+            self._tidy()
 
     @property
     def is_begun(self) -> bool:
@@ -176,14 +180,14 @@ class Run:
         is_of_part = state is not None and part_path(self.ckpts, span_of(state).start) in self.parts
         self.state = state if any(state is one for one in inside) and not is_of_part else None
 
-    def _tidy(self, options: Namespace) -> None:
+    def _tidy(self) -> None:
         """Remove what nothing goes on from."""
         if self.state is None:
             state_path(self.ckpts).unlink(missing_ok=True)
         remove_parts(self.ckpts, keep=self.parts)
         remove_leftovers(self.ckpts)
         if not self.is_begun:
-            shutil.rmtree(Path("logs") / options.exp_name, ignore_errors=True)
+            shutil.rmtree(self.logs, ignore_errors=True)
 
     def header(self, level: int) -> dict[str, Any]:
         return {"level": level, "run": self.identity, "options": self.options}

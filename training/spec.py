@@ -11,7 +11,8 @@ from models.block_network import BlockNetwork
 from models.encoding import encoded_width, frequencies, nested
 from models.level import Level
 from models.shape import NetworkShape
-from opt import ARCHITECTURES, epochs_of_level, per_axis
+from opt import epochs_of_level, per_axis
+from options.presets import ARCHITECTURES
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from utils.errors import InputError, Interrupted
 from utils.files import WriteError, unwritable
 from utils.ranks import Ranks
@@ -41,11 +43,12 @@ class StopSignals:
     """While entered, the first SIGINT or SIGTERM that any process receives asks all of them to stop.
 
     All processes call it together; it tells whether one was asked. A second signal to the same process stops that
-    process at once.
+    process at once. While it is not entered, signals are left alone.
     """
 
     def __init__(self, ranks: Ranks):
         self.ranks = ranks
+        self.before: dict[signal.Signals, Any] = {}  # handlers
         self.received = 0  # by this process; a handler may set it at any moment
         self.agreed = 0  # by all
 
@@ -77,7 +80,8 @@ class StopSignals:
             raise KeyboardInterrupt
         self.received = int(number)
         if self.ranks.is_first and number == signal.SIGINT:
-            print("\nstopping at the end of the visit (press Ctrl-C again to stop at once)", file=sys.stderr)
+            text = "stopping at the end of the visit (press Ctrl-C again to stop at once)"
+            tqdm.write(text, file=sys.stderr)  # above the progress bar
 
 
 class Enough:

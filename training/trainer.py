@@ -1,15 +1,12 @@
 """What is asked of Lightning, and what is kept from it."""
 
 import logging
-import shutil
 import warnings
 from math import prod
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning import Callback
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
@@ -33,21 +30,10 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", module=name)
 
 
-def make_logger(exp_name: str, module: LevelModule) -> Logger:
-    """The curves of a level; what an earlier run has logged beyond the state of this one is dropped."""
-    from training.curves import Curves  # TensorBoard loads slowly
-
-    done, folder = module.first_step + module.n_epochs_done, Path("logs") / exp_name / f"l{module.spec.index}"
-    if done == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-    return Curves(folder, from_step=done + 1)
-
-
 def train(
     module: LevelModule,
     target: BlockTarget,
     callbacks: list[Callback],
-    logger: Logger | None,
     device: torch.device,
     ranks: Ranks,
     b_chunks: int,
@@ -56,7 +42,6 @@ def train(
 
     Inputs
         target: of the module's blocks
-        logger: None in all processes but the first
         b_chunks: blocks evaluated at once, at most
     Errors
         Interrupted, KeyboardInterrupt
@@ -77,9 +62,9 @@ def train(
         strategy=SingleDeviceStrategy(device),  # processes share out blocks: there are no gradients to average
         plugins=[LightningEnvironment()],  # else it would join the process group of torchrun or SLURM
         max_epochs=-(-(spec.n_epochs - module.n_epochs_done) // spec.val_freq),
-        logger=logger or False,
+        logger=False,
         callbacks=callbacks,
-        enable_progress_bar=logger is not None,
+        enable_progress_bar=False,
         reload_dataloaders_every_n_epochs=1,  # the blocks that train change
         num_sanity_val_steps=0,
         enable_checkpointing=False,  # its checkpoints know no parts and no twins

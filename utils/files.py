@@ -12,8 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from utils.errors import InputError, one_line
 
 _TO_TRY = {
@@ -29,7 +27,16 @@ _TO_TRY = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "check the disk",
 }
-_BLOCK = 2**20
+
+
+def check_exists(path: Path) -> os.stat_result:
+    """What the system knows of a file or folder; InputError if there is none."""
+    try:
+        return path.stat()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:  # a circle of links, a folder that is closed to us; a zero byte
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def check_file(path: Path, most: int | None = None) -> None:
@@ -38,12 +45,7 @@ def check_file(path: Path, most: int | None = None) -> None:
     Inputs
         most: bytes that it may hold
     """
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:  # a circle of links, a folder that is closed to us; a zero byte
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    status = check_exists(path)
     if not stat.S_ISREG(status.st_mode):
         remedy = "name a file in it" if stat.S_ISDIR(status.st_mode) else "copy what it gives to a file"
         raise InputError(f"{path} is not a file, but {_kind_of(status)}; {remedy}")
@@ -159,36 +161,6 @@ class Outlet:
         if self.error is not None:
             raise self.error
         self.file.flush()
-
-
-def map_new_array(path: Path, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.memmap:
-    """A new .npy file, mapped for writing. It takes its room on the disk at once: where a mapped page finds none, the
-    process would be killed.
-
-    Errors
-        WriteError, and no file is left
-    """
-    try:
-        with writing(path):
-            array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-            with path.open("r+b") as file:
-                _take_room(file, path.stat().st_size)
-        return array
-    except WriteError:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-        raise
-
-
-def _take_room(file: BinaryIO, n_bytes: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, n_bytes)
-        return
-    start = file.read(min(n_bytes, _BLOCK))  # the header, and zeros
-    file.seek(0)
-    file.write(start)
-    for done in range(len(start), n_bytes, _BLOCK):
-        file.write(bytes(min(_BLOCK, n_bytes - done)))
 
 
 def sync(path: Path) -> None:

@@ -23,12 +23,14 @@ class Metric:
 
     name: in curves and reports
     line: how a run prints it
+    brief: how its progress shows it
     sums: (reconstruction (n_blocks, n_points, c), signal likewise, true points (n_blocks, n_points)) -> (n_blocks, 2)
     value: of the two totals
     """
 
     name: str
     line: str
+    brief: str
     sums: Callable[[Tensor, Tensor, Tensor], Tensor]
     value: Callable[[float, float], float]
 
@@ -60,10 +62,16 @@ def _psnr(squared_error: float, count: float) -> float:
     return math.inf if squared_error == 0 else -10 * math.log10(squared_error / count)
 
 
-psnr = Metric("psnr", "PSNR : {:.4f} dB", _squared_error, _psnr)
+psnr = Metric("psnr", "PSNR : {:.4f} dB", "PSNR {:.2f} dB", _squared_error, _psnr)
 """Peak signal-to-noise ratio in dB for a peak of 1, over the colour channels; infinite for a perfect fit."""
 
-iou = Metric("iou", "IoU : {:.6f}", _overlap, lambda intersection, union: intersection / union if union else 1.0)
+iou = Metric(
+    "iou",
+    "IoU : {:.6f}",
+    "IoU {:.5f}",
+    _overlap,
+    lambda intersection, union: intersection / union if union else 1.0,
+)
 """Intersection over union of what is above 1/2; 1 where both are empty."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.files import map_new_array
+from utils.arrays import map_new_array
 from utils.windows import Window, slices
 
 COMPUTED = torch.uint16

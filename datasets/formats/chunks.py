@@ -1,6 +1,7 @@
 """Chunked pictures: windows to read, and rows grouped by chunk to write."""
 
 import asyncio
+import functools
 from collections.abc import Iterable, Iterator
 from math import ceil, prod
 from pathlib import Path
@@ -8,11 +9,48 @@ from typing import Any
 
 import numpy as np
 
+from datasets.formats import DEPTHS, Pixels
 from utils.errors import InputError, one_line
 from utils.memory import check_memory
 
+_CHANNELS = (1, 3, 4)
 _CHUNKS_AT_ONCE = 10  # of Zarr's reader
 _CHUNK_COST = 2**13  # bytes that each chunk of a window takes, whether the file holds it or not
+
+
+def picture_axes(shape: tuple[int, ...], is_scale: bool = False) -> str | None:
+    """A letter for each axis, as `read_window` takes them, or None if no picture has the shape.
+
+    Inputs
+        is_scale: of a group, where axes of length 1 (t, c and z of OME-Zarr) may come first
+    """
+    letters = "".join("-" if is_scale and len(shape) > 3 and n == 1 else "S" for n in shape[:-2])
+    if len(shape) >= 2 and "S" not in letters:
+        return letters + "YX"
+    if len(shape) == 3 and shape[2] in _CHANNELS:
+        return "YXS"
+    if letters.count("S") == 1 and shape[letters.index("S")] in _CHANNELS:
+        return letters + "YX"
+    return None
+
+
+def array_pixels(path: Path, array: Any, axes: str, chunks: tuple[int, ...]) -> Pixels:
+    """The picture in an array in memory, in a mapped file or of Zarr.
+
+    Inputs
+        axes: as `read_window` takes them
+        chunks: of the array, along its axes
+    """
+    rows, columns = axes.index("Y"), axes.index("X")
+    return Pixels(
+        (array.shape[rows], array.shape[columns]),
+        array.shape[axes.index("S")] if "S" in axes else 1,
+        DEPTHS[array.dtype],
+        1,
+        (chunks[rows], chunks[columns]),
+        functools.partial(read_window, path, array, axes),
+        functools.partial(window_bytes, array, axes),
+    )
 
 
 def read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Zarr arrays of one picture, in folders and .zip files, and OME-Zarr groups, whose finest scale is read."""
 
-import functools
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import numpy as np
 import zarr
 
 from datasets.formats import DEPTHS, Pixels
-from datasets.formats.chunks import read_window, regroup, window_bytes
+from datasets.formats.chunks import array_pixels, picture_axes, regroup
 from datasets.formats.packed import most_packed_bytes
 from utils.errors import InputError, one_line
 from utils.files import sync, writing
@@ -25,7 +24,6 @@ warnings.filterwarnings("ignore", module=r"zarr\.")  # our own messages say what
 _SUPPORTED = (
     "use a uint8 or uint16 array (h, w), (h, w, c) or (c, h, w), c of 1, 3 or 4, or a group that begins with one"
 )
-_CHANNELS = (1, 3, 4)
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _MOST_METADATA = 2**24  # bytes
 _CHUNK = 512  # pixels a side, of the arrays written
@@ -40,7 +38,7 @@ def open_pixels(path: Path) -> Pixels:
         if not isinstance(array, zarr.Array):
             raise InputError(f"{path} is a Zarr of groups; {_SUPPORTED}")
         _check_chunks(path, array)
-        axes = _axes(array.shape, is_scale=array is not node)
+        axes = picture_axes(array.shape, is_scale=array is not node)
         dtype, chunks = array.dtype, array.chunks
     except InputError:
         raise
@@ -48,15 +46,7 @@ def open_pixels(path: Path) -> Pixels:
         raise InputError(f"{path} is not a readable Zarr ({one_line(error)})") from error
     if axes is None or 0 in array.shape or dtype not in DEPTHS:
         raise InputError(f"{path} is a Zarr of {dtype} values of shape {array.shape}; {_SUPPORTED}")
-    return Pixels(
-        (array.shape[axes.index("Y")], array.shape[axes.index("X")]),
-        array.shape[axes.index("S")] if "S" in axes else 1,
-        DEPTHS[dtype],
-        1,
-        (chunks[axes.index("Y")], chunks[axes.index("X")]),
-        functools.partial(read_window, path, array, axes),
-        functools.partial(window_bytes, array, axes),
-    )
+    return array_pixels(path, array, axes, chunks)
 
 
 def _check_metadata(path: Path, node: str) -> None:
@@ -93,22 +83,6 @@ def _first_scale(path: Path, group: zarr.Group) -> zarr.Array | zarr.Group:
     name = multiscales[0]["datasets"][0]["path"] if multiscales else "0"
     _check_metadata(path, name)
     return group[name]
-
-
-def _axes(shape: tuple[int, ...], is_scale: bool) -> str | None:
-    """A letter for each axis, as `read_window` takes them, or None if no picture has the shape.
-
-    Inputs
-        is_scale: of a group, where axes of length 1 (t, c and z of OME-Zarr) may come first
-    """
-    letters = "".join("-" if is_scale and len(shape) > 3 and n == 1 else "S" for n in shape[:-2])
-    if len(shape) >= 2 and "S" not in letters:
-        return letters + "YX"
-    if len(shape) == 3 and shape[2] in _CHANNELS:
-        return "YXS"
-    if letters.count("S") == 1 and shape[letters.index("S")] in _CHANNELS:
-        return letters + "YX"
-    return None
 
 
 def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:

@@ -27,6 +27,7 @@ from importlib import import_module
 from pathlib import Path
 from random import Random
 
+import decoding.volume
 import preprocess_mesh
 import reconstruct
 import train
@@ -44,11 +45,11 @@ for _name in ("jpeg", "other", "png", "tiff", "zarr"):  # once, not in every cas
 for _name in ("datasets.voxelize", "utils.surface", "imagecodecs._png", "imagecodecs._imcd", "imagecodecs._jpeg8"):
     import_module(_name)
 
-reconstruct._SURFACE_POINTS = 1000  # 10 s a mesh, and nothing hostile about them
+decoding.volume.SURFACE_POINTS = 1000  # 10 s a mesh, and nothing hostile about them
 
 _SECONDS, _CPU_SECONDS = 60, 20
 _MEMORY = 3 * 2**30
-_OURS = re.compile("note: |error: |compiling the kernel|$")
+_OURS = re.compile(r"note: |error: |compiling the kernel|level \d+: |$")
 _BAR = re.compile(r"\d+%\||\d+it \[|it/s\]")
 _LEFT_OVER = re.compile(r"\.(part|old|tmp|joining-.*)$")
 

@@ -62,8 +62,8 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def lines_of(said: str) -> list[str]:
-    """What was said, but for progress bars."""
-    return [line for line in re.split(r"[\r\n]+", said) if line.strip() and not re.match(r".*\d+%\|", line)]
+    """What was said, but for the progress."""
+    return [line for line in re.split(r"[\r\n]+", said) if line.strip() and not re.match(r"level \d+: ", line)]
 
 
 def faults_of(n_calls: int, generator: Random, program: Program) -> list[Fault]:

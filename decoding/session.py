@@ -1,0 +1,61 @@
+"""Checkpoints -> picture, volume or mesh: any level or crop of it, between the pixels too, and its blocks."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from datasets.tasks import task_of
+from datasets.writers import held_bytes
+from decoding.picture import reconstruct_picture
+from decoding.volume import reconstruct_volume
+from models.miner import MINER
+from utils.devices import device_of
+from utils.errors import InputError, size_text
+from utils.memory import available_memory, used_memory
+from utils.windows import Window, in_samples, is_inside, size_of, whole
+
+_MARGIN = 2**27  # bytes that threads take, and libraries that are loaded later
+
+
+def run(options: Namespace) -> None:
+    """Decode what a command line of reconstruct.py says; SystemExit after a dry run."""
+    torch.set_flush_denormal(True)
+    model = MINER.load(options.ckpts, device_of(options.accelerator), options.backend)
+    level = model.finest if options.level is None else options.level
+    if options.level is None and level > 0:
+        print(f"note: the fit is not finished; level {level} is its finest so far", file=sys.stderr)
+    if level not in model.levels:
+        raise InputError(f"--level {level}: the fit has levels {model.finest} to {model.n_scales - 1}; use one of them")
+    crop = parse_crop(options.crop, model.levels[level].size)
+    if options.dry_run:
+        sys.exit(0 if print_promise(model, level, crop, options) else 1)
+    (reconstruct_picture if len(model.size) == 2 else reconstruct_volume)(model, level, crop, options)
+
+
+def print_promise(model: MINER, level: int, crop: Window, options: Namespace) -> bool:
+    """Print how much memory decoding takes at most, except for a surface that is extracted; return whether it fits."""
+    size = size_of(in_samples(crop, options.scale))
+    held = 0 if options.out is None else held_bytes(Path(options.out), model.n_channels, size)
+    more = _MARGIN + held + model.decoding_bytes(level, crop, options.scale)
+    free = available_memory()
+    fits = free is None or more <= free
+    total, verdict = (used_memory() + more) / 2**20, "fits" if fits else "may not fit"
+    print(f"{size_text(size)} samples, at most {total:,.0f} MiB of memory: {verdict} this machine")
+    return fits
+
+
+def parse_crop(numbers: list[int] | None, size: tuple[int, ...]) -> Window:
+    """X Y [Z] W H [D] as (start, stop) along the axes, the last of them x; the whole level for None."""
+    if numbers is None:
+        return whole(size)
+    given, n_dims = " ".join(map(str, numbers)), len(size)
+    order = f"{' '.join('XYZ'[:n_dims])} {task_of(n_dims).size_order}"
+    if len(numbers) != 2 * n_dims:
+        raise InputError(f"--crop {given}: must be {order}")
+    starts, lengths = numbers[:n_dims][::-1], numbers[n_dims:][::-1]
+    crop = tuple((start, start + length) for start, length in zip(starts, lengths, strict=True))
+    if not is_inside(crop, size):
+        raise InputError(f"--crop {given}: {order} must lie inside the level, which is {size_text(size)}")
+    return crop

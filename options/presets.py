@@ -1,0 +1,103 @@
+"""Methods: what each sets, and what follows from the kind of a signal, its size, and how good the fit is to be."""
+
+import math
+from typing import Any
+
+N_VOXELS = 256
+"""Along each axis of the grid that a mesh is sampled on."""
+
+SEED: dict[str, Any] = dict(
+    n_scales=1,
+    pyr="laplacian",
+    patch_size=[32, 32],
+    use_pe=False,
+    n_freq=4,
+    frequencies="octaves",
+    arch="gaussian",
+    omega=None,
+    weight_sharing="none",
+    n_layers=4,
+    n_hidden=20,
+    a=0.1,
+    num_epochs=[500],
+    batch_size=256,
+    lr=3e-2,
+    optimizer="radam",
+    betas=[0.9, 0.999],
+    val_freq=50,
+    loss_thr=1e-4,
+    stop_ratio=1.0,
+)
+"""Every option of a method, as MINER_pl has it."""
+
+_PAPER = dict(
+    arch="sine",
+    n_layers=4,
+    n_hidden=9,
+    weight_sharing="copy",
+    optimizer="adam",
+    lr=5e-4,
+    loss_thr=2e-7,
+)
+_CENTRED = dict(
+    arch="centred", use_pe=True, frequencies="harmonics", n_layers=3, a=0.8, optimizer="nradam", betas=[0.9, 0.99]
+)
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "seed": {"image": {}, "mesh": dict(patch_size=[16])},
+    "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16])},
+    "best": {
+        "image": _CENTRED | dict(n_freq=6, n_hidden=18, lr=6e-2, batch_size=128, stop_ratio=0.25),
+        "mesh": _CENTRED | dict(patch_size=[16], n_freq=2, n_hidden=8, batch_size=1024, loss_thr=5e-3, stop_ratio=0.1),
+    },
+}
+"""What methods set otherwise, by name and task."""
+
+QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
+    "draft": {
+        "image": dict(batch_size=64, betas=[0.9, 0.95], val_freq=10),
+        "mesh": dict(batch_size=256, betas=[0.9, 0.95], val_freq=10),
+    },
+    "normal": {"image": {}, "mesh": {}},
+    "high": {"image": dict(n_hidden=24, loss_thr=3e-5), "mesh": dict(n_hidden=12, loss_thr=1e-3)},
+}
+"""What the preset best sets otherwise, by quality and task; its epochs are below."""
+
+_EPOCHS = {  # of the coarser levels, and of the finest
+    "draft": {"image": (5, 20), "mesh": (5, 15)},
+    "normal": {"image": (50, 200), "mesh": (50, 150)},
+    "high": {"image": (200, 1000), "mesh": (200, 600)},
+}
+_LARGE = 2896  # pixels along an axis, of 8 megapixels: a larger picture has a level more for each doubling, and needs
+_EPOCHS_OF_LARGE = 0.75  # as many of the finest level's epochs
+_COARSEST = {"image": 64, "mesh": 32}  # pixels or voxels along an axis, at least: two blocks
+_LARGEST = {"image": _LARGE, "mesh": 256}  # along an axis, up to which there are so many levels:
+_LEVELS = {"image": 4, "mesh": 3}
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gaussian": dict(activation="gaussian"),
+    "centred": dict(activation="gaussian", centre=0.5),
+    "sine": dict(activation="sine", output="linear", omega={"image": 150.0, "mesh": 30.0}),
+    "gabor": dict(kind="filters", activation="gabor", output="linear", omega={"image": 10.0, "mesh": 5.0}),
+}
+"""What --arch means for the shape of a network (`models.shape`); omega is the default for each task, and the output,
+where none is given, a sine for residuals and a sigmoid for signals."""
+
+
+def levels_for(task: str, size: tuple[int, ...]) -> int:
+    """How many levels suit a signal of this size.
+
+    Inputs
+        size: (h, w) or (d, h, w)
+    """
+    extent = math.prod(size) ** (1 / len(size))
+    beyond = max(0, math.ceil(math.log2(extent / _LARGEST[task]) - 1e-9))
+    most = 1 + math.floor(math.log2(max(1, extent / _COARSEST[task])) + 1e-9)
+    return max(1, min(most, _LEVELS[task] + beyond))
+
+
+def epochs_for(task: str, quality: str, size: tuple[int, ...], n_scales: int) -> list[int]:
+    """--num_epochs that suits a signal of this size."""
+    coarser, finest = _EPOCHS[quality][task]
+    if task == "image" and math.prod(size) > _LARGE**2:
+        finest = round(finest * _EPOCHS_OF_LARGE)
+    return [coarser] * (n_scales - 1) + [finest]

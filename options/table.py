@@ -1,0 +1,308 @@
+"""Every option of train.py, in groups, with its type and its help."""
+
+from datasets.tasks import TASKS
+from options.presets import ARCHITECTURES, N_VOXELS, PRESETS, QUALITIES, SEED
+from utils.cli import (
+    OneLineParser,
+    Options,
+    add_backend_option,
+    add_choice,
+    add_flag,
+    not_negative,
+    option_type,
+    positive,
+    text,
+    value_text,
+    whole_number,
+)
+
+_MOST_PIXELS = 2**20  # along an axis
+_MOST_EPOCHS = 10**7  # each has a place in the curves
+_RARE = (
+    *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "a", "batch_size", "lr", "optimizer"),
+    *("betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks", "max_memory", "max_blocks"),
+)
+
+
+def make_parser() -> OneLineParser:
+    """The parser of the command line. Options of a method have no default there: it depends on the method."""
+    parser = OneLineParser(
+        prog="train.py",
+        usage="--path FILE",
+        description="Fit a picture, or the occupancy of a mesh, with a Laplacian pyramid of tiny per-block MLPs. "
+        "Without any option, a picture that ships with the project is fitted.",
+        rare=_RARE,
+    )
+    _add_signal(parser.add_argument_group("signal"))
+    _add_method(parser.add_argument_group("method"))
+    _add_pyramid(parser.add_argument_group("pyramid"))
+    _add_networks(parser.add_argument_group("networks"))
+    training = parser.add_argument_group("training")
+    _add_steps(training)
+    _add_ends(training)
+    _add_run(parser.add_argument_group("run"))
+    parser.add_help_options()
+    return parser
+
+
+def _default(name: str) -> str:
+    """What an option of a method is unless it is given."""
+    best, seed = (_by_kind(preset, name) for preset in ("best", "seed"))
+    return f"(default: {best})" if best == seed else f"(default: {best}; seed {seed})"
+
+
+def _by_kind(preset: str, name: str) -> str:
+    image, mesh = (value_text((SEED | PRESETS[preset][task])[name]) for task in ("image", "mesh"))
+    return image if image == mesh else f"{image}, volumes {mesh}"
+
+
+def _add_signal(add_to: Options) -> None:
+    add = add_to.add_argument
+    add(
+        "--path",
+        type=text,
+        metavar="FILE",
+        help="what to fit: a picture, a mesh, or an occupancy grid (.npy)",
+    )
+    add("--N", type=whole_number(1, 2**20), metavar="N", help=f"voxels along each axis of a mesh (default: {N_VOXELS})")
+    add(
+        "--input_size",
+        type=whole_number(1, _MOST_PIXELS),
+        nargs="+",
+        metavar="W H",
+        help="resize a picture to this size, or to a square; of MINER_pl's volumes, the size of the file, W H D "
+        "(default: the file's own)",
+    )
+    add_choice(add_to, "--task", TASKS, help="the kind of the signal, if it is not to follow from the file")
+
+
+def _add_method(add_to: Options) -> None:
+    add_choice(
+        add_to,
+        "--quality",
+        QUALITIES,
+        help="draft takes a tenth of the time, high several times as long; the epochs and more follow from it "
+        "(default: normal)",
+    )
+    add_choice(
+        add_to,
+        "--preset",
+        PRESETS,
+        help="a method, whose settings apply unless they are given: seed is MINER_pl's, paper that of the MINER paper "
+        "(default: best; seed where options of the pyramid, the networks or the training are given)",
+    )
+
+
+def _add_pyramid(add_to: Options) -> None:
+    add = add_to.add_argument
+    add(
+        "--n_scales",
+        type=whole_number(1, 64),
+        metavar="N",
+        help="levels of the pyramid (default: from the size; seed 1)",
+    )
+    add(
+        "--patch_size",
+        type=whole_number(1, _MOST_PIXELS),
+        nargs="+",
+        metavar="W H",
+        help=f"pixels of a block, W H (W H D) or one number; smaller ones suit finer detail {_default('patch_size')}",
+    )
+    add_choice(
+        add_to,
+        "--pyr",
+        ["laplacian", "gaussian"],
+        help=f"what finer levels learn: the residual or the signal {_default('pyr')}",
+    )
+
+
+def _add_networks(add_to: Options) -> None:
+    add = add_to.add_argument
+    add(
+        "--n_hidden",
+        type=whole_number(1, 4096),
+        metavar="N",
+        help=f"units of a hidden layer; more of them fit better {_default('n_hidden')}",
+    )
+    add(
+        "--n_layers",
+        type=whole_number(2, 100),
+        metavar="N",
+        help=f"linear layers; 3 are enough with --use_pe {_default('n_layers')}",
+    )
+    add_flag(add_to, "--use_pe", f"encode positions by sines and cosines {_default('use_pe')}", default=None)
+    add(
+        "--n_freq",
+        type=whole_number(1, 64),
+        metavar="N",
+        help=f"frequencies of the encoding; larger blocks need more {_default('n_freq')}",
+    )
+    add_choice(
+        add_to,
+        "--frequencies",
+        ["octaves", "harmonics"],
+        help="spacing of the encoding's frequencies: 1, 2, 4, ... or 3, 6, 9, ... radians over half a block "
+        f"{_default('frequencies')}",
+    )
+    add_choice(
+        add_to,
+        "--arch",
+        ARCHITECTURES,
+        help="hidden activations: gaussian, with a sine or sigmoid output; centred, Gaussians minus 1/2, which learn "
+        "faster; sine, with a linear output (SIREN); gabor, products with Gabor filters of the positions (a "
+        f"multiplicative filter network) {_default('arch')}",
+    )
+    add(
+        "--omega",
+        type=positive(),
+        metavar="X",
+        help="frequency of --arch sine (default: 150, volumes 30), or scale of the initial frequencies of --arch gabor "
+        "(default: 10, volumes 5)",
+    )
+    add_choice(
+        add_to,
+        "--weight_sharing",
+        ["none", "copy", "inherit"],
+        help="what networks start from: none, random weights; copy, the weights of the coarser network at that place, "
+        "halved for images; inherit, its features exactly (finer levels then have a wider encoding) "
+        f"{_default('weight_sharing')}",
+    )
+    add("--a", type=positive(), metavar="X", help=f"initial width of the activations {_default('a')}")
+
+
+def _add_steps(add_to: Options) -> None:
+    add = add_to.add_argument
+    add(
+        "--num_epochs",
+        type=whole_number(1, _MOST_EPOCHS),
+        nargs="+",
+        metavar="N ...",
+        help="epochs of each level, coarsest first; the first value is repeated for coarser levels that are not listed "
+        "(default: from the quality and the size; seed 500)",
+    )
+    add(
+        "--loss_thr",
+        type=not_negative(),
+        metavar="X",
+        help="mean square error up to which a block needs no network, or no training; 1e-4 is 40 dB "
+        f"{_default('loss_thr')}",
+    )
+    add(
+        "--stop_ratio",
+        type=not_negative(),
+        metavar="X",
+        help="fraction of loss_thr at which a block stops training; below 1, networks go on improving "
+        f"{_default('stop_ratio')}",
+    )
+    add(
+        "--batch_size",
+        type=whole_number(1),
+        metavar="N",
+        help=f"points of a block in a batch; all of a smaller patch {_default('batch_size')}",
+    )
+    add(
+        "--lr",
+        type=positive(),
+        metavar="X",
+        help=f"learning rate; it falls to a thirtieth along a cosine over each level {_default('lr')}",
+    )
+    add_choice(
+        add_to,
+        "--optimizer",
+        ["radam", "adam", "nradam"],
+        help=f"optimizer; nradam is RAdam with Nesterov's momentum {_default('optimizer')}",
+    )
+    add(
+        "--betas",
+        type=option_type(float, lambda beta: 0 <= beta < 1, "a number from 0 to below 1"),
+        nargs="+",
+        metavar="X Y",
+        help=f"decay of the optimizer's two moments {_default('betas')}",
+    )
+    add(
+        "--val_freq",
+        type=whole_number(1, _MOST_EPOCHS),
+        metavar="N",
+        help=f"epochs between validations, after which converged blocks stop training {_default('val_freq')}",
+    )
+
+
+def _add_ends(add_to: Options) -> None:
+    add = add_to.add_argument
+    add(
+        "--target_psnr",
+        type=positive(1000),
+        metavar="DB",
+        help="PSNR in dB at which a run ends, checked after every validation",
+    )
+    add("--target_iou", type=positive(1), metavar="X", help="the same for a volume: its IoU")
+    add(
+        "--max_seconds",
+        type=positive(1e9),
+        metavar="S",
+        help="time after which a run ends, at the next validation; finer levels are left without networks",
+    )
+    add(
+        "--seed",
+        type=whole_number(0, 2**63 - 1),
+        default=0,
+        metavar="N",
+        help="random seed of the initial weights and of the order of points",
+    )
+
+
+def _add_run(add_to: Options) -> None:
+    add = add_to.add_argument
+    add(
+        "--exp_name",
+        type=text,
+        metavar="NAME",
+        help="checkpoints go to ckpts/NAME, curves to logs/NAME (default: the file's name; seed exp)",
+    )
+    add_flag(add_to, "--overwrite", "replace an earlier run of the same name")
+    add_flag(add_to, "--resume", "go on with an interrupted run; it ends as if it had never stopped")
+    add_flag(add_to, "--quiet", "print notes and errors alone: no progress, no plan and no result")
+    add_flag(add_to, "--dry_run", "only print the most blocks, parameters and memory that the run can take")
+    add("--config", type=text, metavar="FILE", help="YAML file of options; the command line overrides it")
+    add_choice(
+        add_to,
+        "--accelerator",
+        ["auto", "cpu", "gpu", "mps"],
+        default="auto",
+        help="where to train; auto is a CUDA GPU, or else the CPU",
+    )
+    add(
+        "--devices",
+        type=whole_number(1, 1024),
+        default=1,
+        metavar="N",
+        help="processes that share the blocks; each has a device of its own",
+    )
+    add_backend_option(add_to)
+    add(
+        "--max_memory",
+        type=positive(1e6),
+        metavar="GIB",
+        help="memory for each process; levels that do not fit are kept in mapped files (default: what is free)",
+    )
+    add(
+        "--max_blocks",
+        type=whole_number(1),
+        metavar="N",
+        help="blocks trained at once on each device; the others wait (default: as many as fit)",
+    )
+    add(
+        "--b_chunks",
+        type=whole_number(1),
+        default=16384,
+        metavar="N",
+        help="blocks evaluated at once in validation and decoding; fewer save memory",
+    )
+    add(
+        "--save_every",
+        type=not_negative(1e9),
+        default=300.0,
+        metavar="S",
+        help="seconds between saves within a level, in addition to every validation",
+    )
+    add_flag(add_to, "--log_image", "show pictures of every validation in TensorBoard")
