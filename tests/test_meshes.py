@@ -274,13 +274,13 @@ def test_coordinates_are_computed_with_or_refused(tmp_path, capfd, scale, messag
     assert capfd.readouterr().err == ""
 
 
+ENCLOSING = "a mesh that encloses a volume"
+
+
 @pytest.mark.parametrize(
     ("n", "message"),
     [
-        (
-            2,
-            "--N 2: no voxel is inside {}; use a larger --N, preprocess_mesh.py --T 3, or a mesh that encloses a volume",
-        ),
+        (2, f"--N 2: no voxel is inside {{}}; use a larger --N, preprocess_mesh.py --T 3, or {ENCLOSING}"),
         (1, "--N 1: every voxel is inside {}; use a larger --N"),
     ],
 )
