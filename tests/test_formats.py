@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
@@ -329,3 +330,13 @@ def test_libraries_print_nothing_of_their_own(tmp_path, capfd):
                 os.dup2(kept, 2)
                 os.close(kept)
     assert capfd.readouterr().err == ""
+
+
+def test_a_header_that_promises_more_than_memory_holds_is_no_picture(tmp_path, monkeypatch):
+    def fail(*_):
+        raise cv2.error("Insufficient memory")
+
+    (tmp_path / "x.bmp").write_bytes(b"BM" + bytes(60))
+    monkeypatch.setattr(cv2, "imread", fail)
+    with pytest.raises(InputError, match=r"x\.bmp is not a readable picture"):
+        open_picture(tmp_path / "x.bmp")

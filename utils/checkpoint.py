@@ -5,6 +5,7 @@ They are zip archives of uncompressed entries, each with its CRC-32.
 """
 
 import re
+import warnings
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -113,7 +114,8 @@ def _load(kind: str, path: Path, map_from: int = _LARGE) -> dict[str, Any]:
         _check_archive(path)
         # were a mapped file shortened, this process would be killed: map only where memory matters
         is_mapped = path.stat().st_size > map_from
-        record = torch.load(path, map_location="cpu", mmap=is_mapped, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's, of strange pickles
+            record = torch.load(path, map_location="cpu", mmap=is_mapped, weights_only=True)
         _check_tensors(record)
     except FileNotFoundError as error:
         raise InputError(f"{path} is gone; --resume fits it again") from error

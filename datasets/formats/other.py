@@ -48,8 +48,11 @@ def _decode_gif(path: Path, mode: str) -> np.ndarray:
 
 def _decode_by_opencv(path: Path) -> np.ndarray:
     """(h, w, c), grey, RGB or RGBA; uint8 or uint16."""
-    with _muted():
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    try:
+        with _muted():
+            pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:  # a header that promises more than memory holds
+        raise unreadable(path) from error
     if pixels is None:
         raise unreadable(path)
     if pixels.dtype not in DEPTHS:
