@@ -69,9 +69,10 @@ def complete(defaults: dict[str, Any], given: dict[str, Any]) -> Namespace:
         method["N"] = N_VOXELS
     options = Namespace(**defaults | method | given)
     check_options(options)
-    n_points = math.prod(per_axis(options.patch_size, TASKS[task].n_dims))
+    patch_size = per_axis(options.patch_size, TASKS[task].n_dims)
+    n_points = math.prod(patch_size)
     if options.batch_size > n_points and "batch_size" in given:
-        patch = f"a patch of {size_text(per_axis(options.patch_size, TASKS[task].n_dims))} has {n_points} points"
+        patch = f"a patch of {size_text(patch_size)} has {n_points} points"
         raise InputError(f"--batch_size {options.batch_size}: {patch}; use at most that many")
     options.batch_size = min(options.batch_size, n_points)
     return options
@@ -130,10 +131,11 @@ def check_options(options: Namespace) -> None:
     for name in ("input_size", "patch_size"):
         values = getattr(options, name)
         if values is not None and len(values) not in (1, task.n_dims):
-            given = " ".join(map(str, values))
-            raise InputError(f"--{name} {given}: {task.signal} takes {task.size_order}, or one number for all")
+            raise InputError(
+                f"--{name} {value_text(values)}: {task.signal} takes {task.size_order}, or one number for all"
+            )
     if len(options.betas) != 2:
-        raise InputError(f"--betas {' '.join(map(str, options.betas))}: must be two numbers from 0 to below 1")
+        raise InputError(f"--betas {value_text(options.betas)}: must be two numbers from 0 to below 1")
     check_epochs(options)
     for other in TASKS.values():
         if other is not task and (value := target_of(options, other)) is not None:
@@ -143,8 +145,8 @@ def check_options(options: Namespace) -> None:
     if options.N is not None and not is_mesh(options.path):
         raise InputError(f"--N {options.N}: {options.path} is no mesh, and has a size of its own; leave it out")
     if options.input_size and is_mesh(options.path):
-        given = " ".join(map(str, options.input_size))
-        raise InputError(f"--input_size {given}: a mesh is sampled at --N voxels along each axis; use that")
+        size = value_text(options.input_size)
+        raise InputError(f"--input_size {size}: a mesh is sampled at --N voxels along each axis; use that")
 
 
 def check_epochs(options: Namespace) -> None:
@@ -153,8 +155,8 @@ def check_epochs(options: Namespace) -> None:
         return
     n_epochs, n_scales = len(options.num_epochs), options.n_scales
     if n_epochs > n_scales:
-        given = value_text(options.num_epochs)
-        raise InputError(f"--num_epochs {given}: {n_epochs} values for --n_scales {n_scales}; give at most {n_scales}")
+        epochs = value_text(options.num_epochs)
+        raise InputError(f"--num_epochs {epochs}: {n_epochs} values for --n_scales {n_scales}; give at most {n_scales}")
 
 
 def target_of(options: Namespace, task: Task) -> float | None:

@@ -39,8 +39,6 @@ def _find(name: str) -> Any:
 
 def _head(name: str, thing: Any) -> str:
     short = name.rpartition(".")[2]
-    if not callable(thing):
-        return short
     signature = inspect.signature(thing)
     shown = [one for one in signature.parameters.values() if one.name not in ("self", "cls")]
     names = [str(one.replace(annotation=inspect.Parameter.empty)).replace(" = ", "=") for one in shown]

@@ -72,6 +72,7 @@ def run(argv: list[str], started: float) -> None:
     Inputs
         started: `time.perf_counter()` when the run began
     """
+    gc.freeze()  # what the imports have left need not be searched again and again
     set_up()
     with join() as ranks:
         options, started = parse_options(argv), began(started)
@@ -84,7 +85,6 @@ def run(argv: list[str], started: float) -> None:
 
 def set_up() -> None:
     """What all fits of this process share."""
-    gc.freeze()  # what the imports have left need not be searched again and again
     torch.set_flush_denormal(True)  # before any parallel work, or some threads stay slow
     quiet_lightning()
 
@@ -163,7 +163,7 @@ def open_signal(options: Namespace, task: Task, ranks: Ranks, root: Path) -> Sou
     """The file of the signal, at the size that is wanted; a mesh is sampled on a grid first."""
     if not is_mesh(options.path):
         return task.open(options.path, _size(options, task))
-    from datasets.grids import kept_grid, make_grid, planned_grid  # trimesh and others load slowly
+    from datasets.grids import grid_path, kept_grid, make_grid, planned_grid  # trimesh and others load slowly
 
     folder = root / "occupancy"
     path = kept_grid(folder, options.path, options.N)
@@ -174,7 +174,7 @@ def open_signal(options: Namespace, task: Task, ranks: Ranks, root: Path) -> Sou
         if not options.quiet:
             print(made)
     ranks.share()  # the grid is there
-    return task.open(kept_grid(folder, options.path, options.N))
+    return task.open(grid_path(folder, options.path, options.N))
 
 
 def _size(options: Namespace, task: Task) -> tuple[int, ...] | None:
