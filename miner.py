@@ -51,6 +51,8 @@ def fit(signal: "str | PathLike | np.ndarray | Tensor", folder: str | Path | Non
     given = parser.parse_values(options) | {"path": str(signal) if isinstance(signal, str | PathLike) else "array"}
     values = None if isinstance(signal, str | PathLike) else signal
     if values is not None:
+        if not hasattr(values, "ndim"):
+            raise InputError(f"{type(values).__name__}: a signal is a file, or an array of NumPy or torch")
         given = {"task": "mesh" if values.ndim == 3 and str(values.dtype).endswith("bool") else "image"} | given
     settings = complete(parser.defaults(), given)
     from training.session import prepare, set_up, train  # Lightning loads slowly

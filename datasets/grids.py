@@ -67,7 +67,7 @@ def make_grid(folder: Path, path: str, n: int, n_samples: int = 1, n_repeats: in
     out = grid_path(folder, path, n)
     folder.mkdir(exist_ok=True)
     write_occupancy(out, packed, n, frame, _identity(path))
-    return f"{out}: {n}x{n}x{n} voxels, {inside:.2%} inside"
+    return f"{folder.name}/{out.name}: {n}x{n}x{n} voxels, {inside:.2%} inside"
 
 
 def check_voxels(n: int, n_repeats: int = 1) -> None:

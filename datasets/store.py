@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from tqdm.auto import tqdm
 
 from datasets.sources import Source
+from utils.bars import tqdm
 from utils.errors import InputError
 from utils.files import sync, write_aside
 from utils.pyramid import downsample, level_size

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import trimesh
-from tqdm.auto import tqdm
 
 from datasets.repair import close_holes
+from utils.bars import tqdm
 from utils.frame import Frame
 
 _VOXELS_AT_ONCE = 2**25

@@ -9,7 +9,6 @@ from datasets.sources import read_picture
 from models.miner import MINER
 from utils.figures import block_boxes, draw_blocks
 from utils.plots import show, show_boxes
-from utils.surface import extract_surface
 
 FOLDER = Path(__file__).parent
 
@@ -24,10 +23,9 @@ def main() -> None:
     }
     show(panels, columns=3).savefig(FOLDER / "pluto.jpg", dpi=130, bbox_inches="tight")
 
-    spot = MINER.load("ckpts/spot128")
-    surface = extract_surface([spot.decode()[0].numpy()], spot.frame, spot.size)
+    spot = MINER.load("ckpts/spot_128")
     boxes = block_boxes(spot.active_grids, spot.patch_size, spot.size, spot.frame)
-    show_boxes(surface, boxes).savefig(FOLDER / "spot.jpg", dpi=100, bbox_inches="tight")
+    show_boxes(spot.surface(), boxes).savefig(FOLDER / "spot.jpg", dpi=100, bbox_inches="tight")
 
 
 if __name__ == "__main__":

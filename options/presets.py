@@ -58,14 +58,14 @@ QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
         "mesh": dict(batch_size=256, betas=[0.9, 0.95], val_freq=10),
     },
     "normal": {"image": {}, "mesh": {}},
-    "high": {"image": dict(n_hidden=24, loss_thr=3e-5), "mesh": dict(n_hidden=12, loss_thr=1e-3)},
+    "high": {"image": dict(n_hidden=24, loss_thr=1e-5), "mesh": dict(n_hidden=12, loss_thr=1e-3)},
 }
 """What the preset best sets otherwise, by quality and task; its epochs are below."""
 
 _EPOCHS = {  # of the coarser levels, and of the finest
-    "draft": {"image": (5, 20), "mesh": (5, 15)},
+    "draft": {"image": (10, 20), "mesh": (10, 15)},
     "normal": {"image": (50, 200), "mesh": (50, 150)},
-    "high": {"image": (200, 1000), "mesh": (200, 600)},
+    "high": {"image": (100, 300), "mesh": (100, 300)},
 }
 _LARGE = 2896  # pixels along an axis, of 8 megapixels: a larger picture has a level more for each doubling, and needs
 _EPOCHS_OF_LARGE = 0.75  # as many of the finest level's epochs

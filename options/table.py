@@ -81,7 +81,7 @@ def _add_method(add_to: Options) -> None:
         add_to,
         "--quality",
         QUALITIES,
-        help="draft takes a tenth of the time, high several times as long; the epochs and more follow from it "
+        help="draft takes a tenth of the epochs, high several times as long; the epochs and more follow from it "
         "(default: normal)",
     )
     add_choice(

@@ -52,8 +52,8 @@ def limited(limit: int, program: str, *arguments: object, cwd: Path) -> subproce
 
 
 FIT = [
-    *("--n_scales", 6, "--patch_size", 64, "--use_pe", "--n_layers", 3, "--num_epochs", 4),
-    *("--val_freq", 2, "--loss_thr", 1e-3, "--accelerator", "cpu"),
+    *("--n_scales", 6, "--patch_size", 64, "--use_pe", "--n_layers", 3, "--num_epochs", 2),
+    *("--val_freq", 1, "--loss_thr", 1e-3, "--accelerator", "cpu"),
 ]
 
 

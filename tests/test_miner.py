@@ -86,6 +86,11 @@ def test_bad_options_are_errors_of_one_line(face, options, message):
         fit(face, **options)
 
 
+def test_plain_lists_are_no_signal():
+    with pytest.raises(InputError, match="list: a signal is a file, or an array of NumPy or torch"):
+        fit([[0, 1], [1, 0]])
+
+
 def test_defaults_are_those_of_the_command_line(face, tmp_path):
     model = fit(face, num_epochs=[1, 2], preset="best", folder=tmp_path, accelerator="cpu")
     options = parse_options(["--path", "array", "--preset", "best", "--num_epochs", "1", "2"])

@@ -94,6 +94,25 @@ def test_levels_and_epochs_follow_from_the_size(task, size, n_scales):
     assert options.num_epochs == epochs_for(task, "normal", size, n_scales)
 
 
+def test_the_seeds_commands_leave_the_files_of_all_its_settings_in_words(command, tmp_path, monkeypatch):
+    """Its own defaults, as its command line has them, and this project's where it had no such choice."""
+    monkeypatch.chdir(tmp_path)
+    own = ["--use_pe", "--n_layers", "3", "--num_epochs", "6", "--val_freq", "5", "--exp_name", "one"]
+    words = [
+        *("--task", "image", "--n_scales", "1", "--pyr", "laplacian", "--patch_size", "32", "32", "--n_freq", "4"),
+        *("--frequencies", "octaves", "--arch", "gaussian", "--weight_sharing", "none", "--n_hidden", "20"),
+        *("--a", "0.1", "--batch_size", "256", "--lr", "3e-2", "--optimizer", "radam", "--betas", "0.9", "0.999"),
+        *("--loss_thr", "1e-4", "--stop_ratio", "1", "--seed", "0", "--b_chunks", "16384"),
+    ]
+    left = []
+    for more in ([], words):
+        done = command("train.py", "--path", ASTRONAUT, "--input_size", 100, 75, *own, *more, "--overwrite")
+        assert done.status == 0, done.error
+        folder = tmp_path / "ckpts/one"
+        left.append({name: (folder / name).read_bytes() for name in ("l0.ckpt", "options.yaml")})
+    assert left[0] == left[1]
+
+
 def test_what_is_given_decides_what_follows():
     size = (512, 512)
     given = ["--path", "x.png", "--preset", "best"]

@@ -9,7 +9,7 @@ from helpers import SMALL_FIT
 
 from training import display
 from training.display import Display, Standing
-from training.progress import Pace, finer_blocks, other_work_left, training_left
+from training.progress import Pace, finer_blocks, other_seconds_left, training_left
 from utils.metrics import psnr
 
 
@@ -20,41 +20,56 @@ def test_finer_levels_have_at_most_the_blocks_inside_active_ones_and_those_of_th
     assert finer_blocks(5, [], n_dims=2) == []
 
 
-def test_what_is_left_counts_the_part_the_parts_that_wait_and_the_finer_levels():
+def test_what_is_left_counts_the_part_and_the_parts_that_wait():
     assert training_left(7, 30, 0, 50) == 210
     assert training_left(7, 30, 5, 50) == 210 + 250
-    assert training_left(0, 0, 0, 50, [(12, 100), (40, 200)]) == 1200 + 8000
-    assert other_work_left([100, 25, 9], 0) < other_work_left([100, 25, 9], 1) < other_work_left([100, 25, 9], 2)
+
+
+def test_what_a_run_takes_besides_training_follows_the_points_that_are_left():
+    assert other_seconds_left([100, 25, 9], 0) < other_seconds_left([100, 25, 9], 1)
+    assert other_seconds_left([100, 25, 9], 1) < other_seconds_left([100, 25, 9], 2)
+    assert other_seconds_left([200, 50], 1) == pytest.approx(2 * other_seconds_left([100, 25], 1))
+
+
+def paced(*levels: tuple[float, float]) -> Pace:
+    """After levels of some block-epochs and seconds."""
+    pace = Pace()
+    for work, seconds in levels:
+        pace.start_level()
+        pace.add(work, seconds)
+    return pace
 
 
 def test_at_a_constant_pace_with_known_blocks_the_estimate_is_exact():
     """Two levels of 4 and 16 blocks, 50 and 200 epochs, a hundredth of a second for a block's epoch."""
-    pace, total = Pace(), (4 * 50 + 16 * 200) / 100
+    pace, passed, total = Pace(), 0.0, (4 * 50 + 16 * 200) / 100
     for level, n_blocks, n_epochs in ((1, 4, 50), (0, 16, 200)):
+        pace.start_level()
         for epoch in range(10, n_epochs + 1, 10):
             pace.add(n_blocks * 10, n_blocks * 10 / 100)
-            finer = [(blocks, 200) for blocks in finer_blocks(n_blocks, [16][:level], 2)]
-            left = training_left(n_blocks, n_epochs - epoch, 0, n_epochs, finer)
-            if pace.seconds >= 1:
-                assert pace.seconds_for(left) == pytest.approx(total - pace.seconds)
+            passed += n_blocks * 10 / 100
+            finer = sum(blocks * 200 for blocks in finer_blocks(n_blocks, [16][:level], 2))
+            left = pace.seconds_for(training_left(n_blocks, n_epochs - epoch, 0, n_epochs), finer)
+            assert left is None if passed < 1 else left == pytest.approx(total - passed)
+
+
+def test_a_level_of_few_blocks_is_slow_and_says_little_of_finer_ones():
+    pace = paced((1000, 1.0), (200, 2.0))
+    assert pace.seconds_for(100, 0) == pytest.approx(1.0)
+    assert pace.seconds_for(0, 5000) == pytest.approx(5.0)
+    assert paced((1000, 1.0), (0, 0)).seconds_for(100, 0) == pytest.approx(0.1), "the level has just begun"
 
 
 def test_blocks_that_converge_make_it_shorter():
-    pace = Pace(1000, 10.0)
-    assert pace.seconds_for(training_left(8, 50, 0, 100)) == pytest.approx(4)
-    assert pace.seconds_for(training_left(3, 50, 0, 100)) == pytest.approx(1.5)
-
-
-def test_no_more_is_told_than_the_time_that_is_left():
-    assert Pace(1000, 10.0).seconds_for(5000, most=7.0) == 7
-    assert Pace(1000, 10.0).seconds_for(500, most=7.0) == 5
-    assert Pace(1000, 10.0).seconds_for(500, most=-1.0) == 0
+    pace = paced((1000, 10.0))
+    assert pace.seconds_for(training_left(8, 50, 0, 100), 0) == pytest.approx(4)
+    assert pace.seconds_for(training_left(3, 50, 0, 100), 0) == pytest.approx(1.5)
 
 
 def test_too_early_nothing_is_told():
-    assert Pace().seconds_for(100) is None
-    assert Pace(0, 5.0).seconds_for(100) is None
-    assert Pace(10, 0.5).seconds_for(100) is None
+    assert Pace().seconds_for(100, 0) is None
+    assert paced((0, 5.0)).seconds_for(100, 0) is None
+    assert paced((10, 0.5)).seconds_for(100, 0) is None
 
 
 @pytest.fixture
@@ -87,10 +102,28 @@ def test_lines_are_few_and_every_level_ends_with_one(clock, capsys):
     assert out == ""
     assert "\r" not in error
     first, *middle, last = error.splitlines()
-    assert first == "level 1: epoch 50/50, PSNR 30.00 dB, 4 blocks in 4.0 s, about 00:37 left"
+    assert first == "level 1: epoch 50/50, PSNR 30.00 dB, 4 blocks in 4.0 s, about 00:33 left"
     assert last.startswith("level 0: epoch 100/100, PSNR 30.00 dB, 16 blocks in 32.0 s, about 00:0")
     assert 3 <= len(middle) <= 6
     assert all(line.startswith("level 0: epoch ") and line.endswith(" left") for line in middle)
+
+
+def test_no_more_is_told_than_the_time_that_is_left(clock, capsys):
+    specs = [spec(0, 100), spec(1, 50)]
+    shown = Display(specs, [16, 4], psnr, 6.9, is_silent=False)
+    train(shown, clock, specs[1], 4, seconds=4)
+    assert capsys.readouterr().err.endswith("in 4.0 s, about 00:03 left\n")
+    train(shown, clock, specs[0], 16, seconds=4)
+    assert capsys.readouterr().err.endswith("in 4.0 s, about 00:00 left\n")
+
+
+def test_reading_back_has_a_bar_on_a_terminal_alone_that_goes_away(clock, capsys, monkeypatch):
+    for is_terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        with Display([spec(0, 100)], [16], psnr, math.inf, is_silent=False).reading_back(10) as done:
+            clock.seconds += 1
+            done(5)
+        assert ("reading back: |" in capsys.readouterr().err) == is_terminal
 
 
 def test_a_level_without_active_blocks_and_one_that_time_has_left_no_room_for_are_told(clock, capsys):

@@ -135,7 +135,7 @@ def test_a_run_whose_processes_end_in_all_ways_ends_with_the_files_of_one_that_r
         (3, signal.SIGKILL, 2, rf"1 error: process 2 died \(SIGKILL\); {resume}"),
         (2, signal.SIGKILL, 0, rf"1 error: process 0 died \(SIGKILL\); {resume}"),
         (2, signal.SIGKILL, None, "-9"),
-        (3, signal.SIGTERM, 2, f"143 error: terminated; {resume}"),
+        (2, signal.SIGTERM, 1, f"143 error: terminated; {resume}"),
         (2, signal.SIGTERM, None, f"143 error: terminated; {resume}"),
     ]:
         assert re.fullmatch(expected, start_and_hit(broken, arguments, n_processes, number, victim))

@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning_utilities.core import imports
 
+from utils import bars  # noqa: F401  before Lightning, which would warn where a notebook cannot draw them
+
 _NOT_NEEDED = ("matplotlib", "scipy")
 _LOOKUPS = {name: look for name, look in vars(imports).items() if name in ("find_spec", "_version")}
 

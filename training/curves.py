@@ -20,8 +20,8 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams, image, scalar
-from tqdm.auto import tqdm
 
+from utils.bars import tqdm
 from utils.errors import one_line
 from utils.files import WriteError, aside, unwritable
 

@@ -3,15 +3,13 @@
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from tqdm.asyncio import tqdm as text_tqdm
-from tqdm.auto import tqdm
-
-from training.progress import Pace, finer_blocks, other_work_left, training_left
+from training.progress import Pace, finer_blocks, other_seconds_left, training_left
 from training.spec import LevelSpec
+from utils.bars import IS_IN_NOTEBOOK, tqdm
 from utils.metrics import Metric
 
 _LINES_APART = 5.0  # seconds, at least
@@ -53,7 +51,7 @@ class Display:
         self.metric = metric
         self.deadline = deadline
         self.is_silent = is_silent
-        self.has_bar = not is_silent and (tqdm is not text_tqdm or sys.stderr.isatty())
+        self.has_bar = not is_silent and (IS_IN_NOTEBOOK or sys.stderr.isatty())
         self.bar: tqdm | None = None
         self.pace = Pace()
         self.began = self.told_at = self.at = time.perf_counter()
@@ -63,6 +61,7 @@ class Display:
     def level(self, spec: LevelSpec, n_active: int) -> Iterator[None]:
         """While entered, the active blocks of a level are trained."""
         self.spec, self.n_active, self.standing = spec, n_active, None
+        self.pace.start_level()
         began = time.perf_counter()
         try:
             yield
@@ -102,19 +101,34 @@ class Display:
         is_due = now - self.told_at > max(_LINES_APART, _LONGER_APART * (now - self.began))
         self._show(f"{n_blocks:,} blocks{self._time_left()}", is_line=bool(is_validated and goes_on and is_due))
 
+    @contextmanager
+    def reading_back(self, n_rows: int) -> Iterator[Callable[[int], None]]:
+        """While entered, the files of the fit are decoded and judged; what it gives is called with the rows done."""
+        with tqdm(
+            desc="reading back",
+            total=n_rows,
+            dynamic_ncols=True,
+            bar_format="{desc}: |{bar}| {percentage:.0f}%",
+            leave=False,
+            disable=not self.has_bar,
+        ) as bar:
+            yield bar.update
+
     def _time_left(self) -> str:
         """Of the whole run, in words; nothing where it is too early to say."""
         if self.standing is None:
             return ""
-        seconds = self.pace.seconds_for(self._work_left(), self.deadline - time.perf_counter())
-        return "" if seconds is None else f", about {tqdm.format_interval(math.ceil(seconds))} left"
-
-    def _work_left(self) -> float:
         standing, index, n_epochs = self.standing, self.spec.index, self.spec.n_epochs
+        here = training_left(standing.n_training, n_epochs - standing.epoch, standing.n_waiting, n_epochs)
         n_blocks = finer_blocks(self.n_active, self.blocks[:index][::-1], len(self.spec.patch_size))
-        finer = list(zip(n_blocks, [spec.n_epochs for spec in self.specs[:index]][::-1], strict=True))
-        training = training_left(standing.n_training, n_epochs - standing.epoch, standing.n_waiting, n_epochs, finer)
-        return training + other_work_left(self.blocks, index)
+        finer = sum(blocks * spec.n_epochs for blocks, spec in zip(n_blocks, self.specs[:index][::-1], strict=True))
+        training = self.pace.seconds_for(here, finer)
+        if training is None:
+            return ""
+        points = [n_blocks * math.prod(self.spec.patch_size) for n_blocks in self.blocks]
+        most = max(0.0, self.deadline - time.perf_counter())
+        seconds = min(training + other_seconds_left(points, index), most)
+        return f", about {tqdm.format_interval(math.ceil(seconds))} left"
 
     def _show(self, more: str, is_line: bool) -> None:
         """Say how far the level is, and more.

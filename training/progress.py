@@ -1,17 +1,15 @@
 """How long a run still takes: an estimate, from what is left of it and its pace so far.
 
-All blocks of a run have as many points, so work is counted in *block-epochs*: the training of one block for one epoch.
-Two things make the estimate rough. Blocks that converge leave early, so it tends to be too long. And how many blocks of
-the finer levels are active is known only once these are reached; until then it assumes as many as there can be.
+All blocks of a run have as many points, so training is counted in *block-epochs*: one block for one epoch. The estimate
+is rough for two reasons. Blocks that converge leave early, so it tends to be too long. And how many blocks of the finer
+levels are active is known only once these are reached; until then it assumes as many as there can be.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-_TO_BEGIN, _TO_FINISH = 3, 10
-"""Block-epochs that a block of the grid takes besides, measured with the best preset on a CPU: to decode the coarser
-level and survey this one; and to load, decode and judge the finest."""
+_TO_BEGIN, _TO_FINISH = 100e-9, 300e-9
+"""Seconds a point, besides training, measured on two cores: to decode the coarser level and survey this one; and to
+load, decode and judge the finest."""
 
 _LEAST_SECONDS = 1.0  # of training, before which a pace says little
 
@@ -30,41 +28,47 @@ def finer_blocks(n_active: int, most: Sequence[int], n_dims: int) -> list[int]:
     return found
 
 
-def training_left(
-    n_training: int, epochs_left: float, n_waiting: int, n_epochs: int, finer: Sequence[tuple[int, int]] = ()
-) -> float:
-    """Block-epochs of training that are left if no more blocks converge.
+def training_left(n_training: int, epochs_left: float, n_waiting: int, n_epochs: int) -> float:
+    """Block-epochs of training that are left in a level if no more blocks converge.
 
     Inputs
         n_training, epochs_left: blocks that are in training, and their epochs to come
-        n_waiting, n_epochs: blocks of this level that have yet to begin, and the epochs of the level
-        finer: active blocks and epochs of each finer level
+        n_waiting, n_epochs: blocks that have yet to begin, and the epochs of the level
     """
-    return n_training * epochs_left + n_waiting * n_epochs + sum(blocks * epochs for blocks, epochs in finer)
+    return n_training * epochs_left + n_waiting * n_epochs
 
 
-def other_work_left(grids: Sequence[int], index: int) -> int:
-    """What else is left in level `index`, in block-epochs.
+def other_seconds_left(points: Sequence[int], index: int) -> float:
+    """What a run takes besides training, once level `index` is trained.
 
     Inputs
-        grids: blocks in the grid of each level, the finest first
+        points: of the grid of each level, the finest first
     """
-    return _TO_BEGIN * sum(grids[:index]) + _TO_FINISH * grids[0]
+    return _TO_BEGIN * sum(points[:index]) + _TO_FINISH * points[0]
 
 
-@dataclass
 class Pace:
-    """Block-epochs of training, and the seconds that they took."""
+    """Block-epochs of training, and the seconds that they took, level by level."""
 
-    work: float = 0.0
-    seconds: float = 0.0
+    def __init__(self):
+        self.levels: list[list[float]] = []
+
+    def start_level(self) -> None:
+        self.levels.append([0.0, 0.0])
 
     def add(self, work: float, seconds: float) -> None:
-        self.work += work
-        self.seconds += seconds
+        self.levels[-1][0] += work
+        self.levels[-1][1] += seconds
 
-    def seconds_for(self, work: float, most: float = math.inf) -> float | None:
-        """What so much work takes at this pace, but no more than `most` seconds; None where it is too early to say."""
-        if self.work == 0 or self.seconds < _LEAST_SECONDS:
+    def seconds_for(self, here: float, finer: float) -> float | None:
+        """What so much work in this level and in finer ones takes; None where it is too early to say.
+
+        A few blocks do not fill the processor, so a level has a pace of its own, and the finer ones the best so far.
+        """
+        if sum(seconds for _, seconds in self.levels) < _LEAST_SECONDS:
             return None
-        return min(work * self.seconds / self.work, max(0.0, most))
+        paces = [work / seconds for work, seconds in self.levels if work and seconds]
+        if not paces:
+            return None
+        own = self.levels[-1]
+        return here / (own[0] / own[1] if all(own) else max(paces)) + finer / max(paces)

@@ -68,8 +68,10 @@ def judge(job: Job, model: MINER, signal: Raster) -> float:
         crop = ((bands.start * patch, min(bands.stop * patch, height)), *whole(signal.size[1:]))
         rows = rows_at_once(signal.n_channels, signal.size, patch)
         most = rows * signal.n_channels * prod(signal.size[1:])
-        for window, values in model.decode_windows(0, crop, b_chunks=job.b_chunks, most=most):
-            totals += job.metric.totals(values.cpu(), signal.read(window))
+        with job.display.reading_back(crop[0][1] - crop[0][0]) as done:
+            for window, values in model.decode_windows(0, crop, b_chunks=job.b_chunks, most=most):
+                totals += job.metric.totals(values.cpu(), signal.read(window))
+                done(window[0][1] - window[0][0])
     return job.metric.value(*sum(job.ranks.exchange(totals)).tolist())
 
 
@@ -82,7 +84,7 @@ def print_result(job: Job, report: dict[str, Any], quality: float) -> None:
     if job.quiet:
         return
     print(
-        f"{job.run.ckpts}: {report['parameters']:,} parameters, {report['seconds']['total']:.1f} s, "
+        f"ckpts/{job.run.ckpts.name}: {report['parameters']:,} parameters, {report['seconds']['total']:.1f} s, "
         f"{report['peak_memory_mib']['host']:.0f} MiB"
     )
     print(job.metric.line.format(quality))

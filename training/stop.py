@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from utils.bars import tqdm
 from utils.errors import InputError, Interrupted
 from utils.files import WriteError, unwritable
 from utils.ranks import Ranks
