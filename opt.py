@@ -15,7 +15,8 @@ from utils.cli import value_text
 from utils.errors import InputError, size_text
 
 _RECORDED = (  # in this order, on which the bytes of checkpoints depend
-    *("task", "path", "input_size", *SEED, "target_psnr", "target_iou", "max_seconds", "seed"),
+    *("task", "path", "input_size", *(name for name in SEED if name != "start")),
+    *("target_psnr", "target_iou", "max_seconds", "seed"),
     *("exp_name", "log_image", "b_chunks", "backend", "accelerator"),
 )
 _NOT_IDENTIFYING = (
@@ -69,12 +70,13 @@ def complete(defaults: dict[str, Any], given: dict[str, Any]) -> Namespace:
         method["N"] = N_VOXELS
     options = Namespace(**defaults | method | given)
     check_options(options)
-    patch_size = per_axis(options.patch_size, TASKS[task].n_dims)
-    n_points = math.prod(patch_size)
-    if options.batch_size > n_points and "batch_size" in given:
-        patch = f"a patch of {size_text(patch_size)} has {n_points} points"
-        raise InputError(f"--batch_size {options.batch_size}: {patch}; use at most that many")
-    options.batch_size = min(options.batch_size, n_points)
+    if options.batch_size is not None:
+        patch_size = per_axis(options.patch_size, TASKS[task].n_dims)
+        n_points = math.prod(patch_size)
+        if options.batch_size > n_points and "batch_size" in given:
+            patch = f"a patch of {size_text(patch_size)} has {n_points} points"
+            raise InputError(f"--batch_size {options.batch_size}: {patch}; use at most that many")
+        options.batch_size = min(options.batch_size, n_points)
     return options
 
 
@@ -115,6 +117,8 @@ def method_line(options: Namespace) -> str:
 def recorded_options(options: Namespace) -> dict[str, Any]:
     """What to remember of a run: all options but those that tell how to treat its files and this machine."""
     kept = {name: getattr(options, name) for name in _RECORDED}
+    if options.start != "random":  # files of random starts are as they were before there was a choice
+        kept["start"] = options.start
     return json.loads(json.dumps(kept))  # new objects: pickled bytes depend on which strings are one and the same
 
 
@@ -134,7 +138,7 @@ def check_options(options: Namespace) -> None:
             raise InputError(
                 f"--{name} {value_text(values)}: {task.signal} takes {task.size_order}, or one number for all"
             )
-    if len(options.betas) != 2:
+    if options.betas is not None and len(options.betas) != 2:
         raise InputError(f"--betas {value_text(options.betas)}: must be two numbers from 0 to below 1")
     check_epochs(options)
     for other in TASKS.values():

@@ -41,11 +41,13 @@ N_VOXELS = 256
 
 Options = dict[str, Any]
 
-SHORT = {  # a tenth, a fifth and a half of the epochs
+SHORT = {  # a fiftieth, a tenth, a fifth and a half of the epochs
+    "epochs 2 2 2 4": dict(num_epochs=[2, 2, 2, 4]),
     "epochs 5 5 5 20": dict(num_epochs=[5, 5, 5, 20]),
     "epochs 10 10 10 40": dict(num_epochs=[10, 10, 10, 40]),
     "epochs 25 25 25 100": dict(num_epochs=[25, 25, 25, 100]),
 }
+LONG_STEPS: Options = dict(batch_size=128, betas=[0.9, 0.99], start="random")
 OF_SEED: dict[str, dict[str, Options]] = {  # one change each
     "images": {
         "betas 0.9 0.99": dict(betas=[0.9, 0.99]),
@@ -117,6 +119,8 @@ OF_BEST: dict[str, dict[str, Options]] = {  # taken back, or changed further
         "copied weights": dict(weight_sharing="copy"),
         "inherited features": dict(weight_sharing="inherit"),
         **SHORT,
+        **{f"{name}, random start": short | dict(start="random") for name, short in SHORT.items()},
+        **{f"{name}, steps as of many epochs": short | LONG_STEPS for name, short in SHORT.items()},
     },
     "meshes": {
         "not centred, RAdam, betas 0.8 0.99, a 0.5": dict(arch="gaussian", optimizer="radam", betas=[0.8, 0.99], a=0.5),
@@ -135,9 +139,14 @@ PAPER: dict[str, Options] = {  # with either activation
 }
 
 
+def best_of(recipe: Options, task: str) -> Options:
+    """A recipe with what the preset best sets in place of its own."""
+    return {name: value for name, value in recipe.items() if name not in PRESETS["best"][task]} | dict(preset="best")
+
+
 def variants(study: str) -> dict[str, Options]:
     seed = PICTURE if study == "images" else MESH
-    best = seed | PRESETS["best"]["image" if study == "images" else "mesh"]
+    best = best_of(seed, "image" if study == "images" else "mesh")
     found = {"seed": seed}
     found |= {f"seed, {name}": seed | change for name, change in OF_SEED[study].items()}
     found |= {"best": best} | {f"best, {name}": best | change for name, change in OF_BEST[study].items()}
@@ -196,7 +205,7 @@ class Results:
             arguments: list[Any] = []
             for option, value in (variant | signal | {"seed": seed}).items():
                 arguments += [f"--{option}", *(value if isinstance(value, list | tuple) else [value])]
-            call(train.cli, [*arguments, "--overwrite"], self.place)
+            call(train.cli, [*arguments, "--exp_name", "exp", "--overwrite"], self.place)
             metrics = json.loads((self.place / "ckpts" / "exp" / "metrics.json").read_text())
             kept = {name: metrics[name] for name in ("parameters", "points_trained")}
             quality = metrics.get("psnr", metrics.get("iou"))

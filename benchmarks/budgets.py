@@ -11,10 +11,9 @@ import tempfile
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.ablation import Results, signals
+from benchmarks.ablation import Results, best_of, signals
 from benchmarks.recipes import PICTURE
 from benchmarks.records import Printer, make_parser
-from options.presets import PRESETS
 
 BUDGETS = (0.02, 0.04, 0.06, 0.1, 0.16, 0.25, 0.5, 1.0)
 
@@ -43,12 +42,12 @@ def main() -> None:
         results = Results(options.results, Path(place))
         for name, signal in signals("images", options.data.resolve(), Path(place)).items():
             needed = {}
-            for preset in ("seed", "best"):
+            for preset, recipe in (("seed", PICTURE), ("best", best_of(PICTURE, "image"))):
                 fits: list[dict[str, float]] = []
                 for budget in BUDGETS:
                     epochs = [max(1, round(budget * n)) for n in PICTURE["num_epochs"]]
                     short = dict(num_epochs=epochs, val_freq=max(1, round(budget * 50)))
-                    fits.append(results.fit(PICTURE | PRESETS[preset]["image"] | short, name, signal, seed=0))
+                    fits.append(results.fit(recipe | short, name, signal, seed=0))
                     if fits[-1]["quality"] >= options.psnr:
                         break
                 needed[preset] = points_to_reach(options.psnr, fits)

@@ -50,18 +50,28 @@ class BlockMLP(BlockNetwork):
         Outputs
             (n_blocks, n_points, n_out) prediction, in units of the signal
         """
-        x = _shared_product(coords, self.weight[0]) + self.bias[0]
-        for layer, (weight, bias) in enumerate(zip(self.weight[1:], self.bias[1:], strict=True)):
-            if self.shape.activation == "gaussian":
-                h = torch.exp(-(x**2) / (2 * self.a[layer] ** 2)) - self.shape.centre
-            else:
-                h = torch.sin(self.shape.omega * x)
-            x = torch.baddbmm(bias, h, weight)
+        x = torch.baddbmm(self.bias[-1], self.features(coords), self.weight[-1])
         if self.shape.output == "sigmoid":
             return 0.5 + 0.5 * torch.tanh(0.5 * x)  # torch.sigmoid rounds by a value's place in memory
         if self.shape.output == "linear":
             return x
         return self.amplitude * torch.sin(self.a[-1] * x)
+
+    def features(self, coords: Tensor) -> Tensor:
+        h = self._activate(0, _shared_product(coords, self.weight[0]) + self.bias[0])
+        for layer in range(1, self.shape.n_layers - 1):
+            h = self._activate(layer, torch.baddbmm(self.bias[layer], h, self.weight[layer]))
+        return h
+
+    def _activate(self, layer: int, x: Tensor) -> Tensor:
+        if self.shape.activation == "gaussian":
+            return torch.exp(-(x**2) / (2 * self.a[layer] ** 2)) - self.shape.centre
+        return torch.sin(self.shape.omega * x)
+
+    def before_output(self, values: Tensor) -> Tensor:
+        if self.shape.output == "sigmoid":
+            return values.logit()
+        return values if self.shape.output == "linear" else values / (self.a[-1] * self.amplitude)
 
     def random_tensors(self) -> list[Tensor]:
         return [parameter for layer in zip(self.weight, self.bias, strict=True) for parameter in layer]

@@ -47,6 +47,15 @@ class BlockNetwork(nn.Module):
         """Values that one point takes up on its way through the network of one block."""
         raise NotImplementedError
 
+    def features(self, coords: Tensor) -> Tensor:
+        """(n_blocks, n_points, n_hidden) what the last linear layer takes, at encoded coordinates (n_points, n_in)."""
+        raise NotImplementedError
+
+    def before_output(self, values: Tensor) -> Tensor:
+        """What the last linear layer gives where the prediction is `values` (n_blocks, n_points, n_out); for a sine
+        nearly so, where it is small."""
+        raise NotImplementedError
+
     def random_tensors(self) -> list[Tensor]:
         """Tensors of the shapes that `init_` takes: each parameter, once for every number drawn for its elements."""
         raise NotImplementedError

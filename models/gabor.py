@@ -72,10 +72,16 @@ class GaborMLP(BlockNetwork):
         Outputs
             (n_blocks, n_points, n_out) prediction, in units of the signal
         """
+        return torch.baddbmm(self.bias[-1], self.features(coords), self.weight[-1])
+
+    def features(self, coords: Tensor) -> Tensor:
         z = self._filter(0, coords)
         for index, (weight, bias) in enumerate(zip(self.weight[:-1], self.bias[:-1], strict=True)):
             z = torch.baddbmm(bias, z, weight) * self._filter(index + 1, coords)
-        return torch.baddbmm(self.bias[-1], z, self.weight[-1])
+        return z
+
+    def before_output(self, values: Tensor) -> Tensor:
+        return values
 
     def _filter(self, index: int, coords: Tensor) -> Tensor:
         """(n_blocks, n_points, n_hidden) of one filter; by |x - mu|^2 = |x|^2 - 2 mu x + |mu|^2 the arguments of the

@@ -16,6 +16,7 @@ SEED: dict[str, Any] = dict(
     arch="gaussian",
     omega=None,
     weight_sharing="none",
+    start="random",
     n_layers=4,
     n_hidden=20,
     a=0.1,
@@ -39,24 +40,22 @@ _PAPER = dict(
     lr=5e-4,
     loss_thr=2e-7,
 )
-_CENTRED = dict(
-    arch="centred", use_pe=True, frequencies="harmonics", n_layers=3, a=0.8, optimizer="nradam", betas=[0.9, 0.99]
+_BY_EPOCHS = dict(batch_size=None, betas=None)  # `steps_for` each level
+_CENTRED = _BY_EPOCHS | dict(
+    arch="centred", use_pe=True, frequencies="harmonics", n_layers=3, a=0.8, optimizer="nradam"
 )
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "seed": {"image": {}, "mesh": dict(patch_size=[16])},
     "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16])},
     "best": {
-        "image": _CENTRED | dict(n_freq=6, n_hidden=18, lr=6e-2, batch_size=128, stop_ratio=0.25),
-        "mesh": _CENTRED | dict(patch_size=[16], n_freq=2, n_hidden=8, batch_size=1024, loss_thr=5e-3, stop_ratio=0.1),
+        "image": _CENTRED | dict(n_freq=6, n_hidden=18, lr=6e-2, start="ridge", stop_ratio=0.25),
+        "mesh": _CENTRED | dict(patch_size=[16], n_freq=2, n_hidden=8, loss_thr=5e-3, stop_ratio=0.1),
     },
 }
 """What methods set otherwise, by name and task."""
 
 QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
-    "draft": {
-        "image": dict(batch_size=64, betas=[0.9, 0.95], val_freq=10),
-        "mesh": dict(batch_size=256, betas=[0.9, 0.95], val_freq=10),
-    },
+    "draft": {"image": dict(val_freq=10), "mesh": dict(val_freq=10)},
     "normal": {"image": {}, "mesh": {}},
     "high": {"image": dict(n_hidden=24, loss_thr=1e-5), "mesh": dict(n_hidden=12, loss_thr=1e-3)},
 }
@@ -67,11 +66,18 @@ _EPOCHS = {  # of the coarser levels, and of the finest
     "normal": {"image": (50, 200), "mesh": (50, 150)},
     "high": {"image": (100, 300), "mesh": (100, 300)},
 }
+RIDGE_EPOCHS = 20  # of a level, at most, where --start ridge gains
+_FEW_EPOCHS = 40
+_BATCHES = {"image": (16, 8), "mesh": (16, 4)}
+"""Of a block's points: one of so many, in levels of few epochs and in others."""
+
 _LARGE = 2896  # pixels along an axis, of 8 megapixels: a larger picture has a level more for each doubling, and needs
 _EPOCHS_OF_LARGE = 0.75  # as many of the finest level's epochs
 _COARSEST = {"image": 64, "mesh": 32}  # pixels or voxels along an axis, at least: two blocks
 _LARGEST = {"image": _LARGE, "mesh": 256}  # along an axis, up to which there are so many levels:
 _LEVELS = {"image": 4, "mesh": 3}
+
+STARTS = ["random", "ridge"]
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gaussian": dict(activation="gaussian"),
@@ -81,6 +87,17 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 """What --arch means for the shape of a network (`models.shape`); omega is the default for each task, and the output,
 where none is given, a sine for residuals and a sigmoid for signals."""
+
+
+def steps_for(task: str, n_points: int, n_epochs: int) -> tuple[int, tuple[float, float]]:
+    """--batch_size and --betas that suit a level: few epochs want smaller steps and a shorter memory of their sizes.
+
+    Inputs
+        n_points: of a block
+        n_epochs: of the level
+    """
+    is_short = n_epochs <= _FEW_EPOCHS
+    return max(1, n_points // _BATCHES[task][not is_short]), (0.9, 0.95 if is_short else 0.99)
 
 
 def levels_for(task: str, size: tuple[int, ...]) -> int:

@@ -1,7 +1,7 @@
 """Every option of train.py, in groups, with its type and its help."""
 
 from datasets.tasks import TASKS
-from options.presets import ARCHITECTURES, N_VOXELS, PRESETS, QUALITIES, SEED
+from options.presets import ARCHITECTURES, N_VOXELS, PRESETS, QUALITIES, RIDGE_EPOCHS, SEED, STARTS
 from utils.cli import (
     OneLineParser,
     Options,
@@ -19,7 +19,20 @@ from utils.cli import (
 _MOST_PIXELS = 2**20  # along an axis
 _MOST_EPOCHS = 10**7  # each has a place in the curves
 _RARE = (
-    *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "a", "batch_size", "lr", "optimizer"),
+    *(
+        "task",
+        "pyr",
+        "n_freq",
+        "frequencies",
+        "arch",
+        "omega",
+        "weight_sharing",
+        "start",
+        "a",
+        "batch_size",
+        "lr",
+        "optimizer",
+    ),
     *("betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks", "max_memory", "max_blocks"),
 )
 
@@ -167,6 +180,13 @@ def _add_networks(add_to: Options) -> None:
         "halved for images; inherit, its features exactly (finer levels then have a wider encoding) "
         f"{_default('weight_sharing')}",
     )
+    add_choice(
+        add_to,
+        "--start",
+        STARTS,
+        help=f"ridge: levels of at most {RIDGE_EPOCHS} epochs start from a wider draw, and from last layers that ridge "
+        f"regression has fitted to the signal {_default('start')}",
+    )
     add("--a", type=positive(), metavar="X", help=f"initial width of the activations {_default('a')}")
 
 
@@ -198,7 +218,8 @@ def _add_steps(add_to: Options) -> None:
         "--batch_size",
         type=whole_number(1),
         metavar="N",
-        help=f"points of a block in a batch; all of a smaller patch {_default('batch_size')}",
+        help="points of a block in a batch, at most all of them (default: an eighth, of a volume a fourth; "
+        "in levels of at most 40 epochs a sixteenth; seed 256)",
     )
     add(
         "--lr",
@@ -217,7 +238,8 @@ def _add_steps(add_to: Options) -> None:
         type=option_type(float, lambda beta: 0 <= beta < 1, "a number from 0 to below 1"),
         nargs="+",
         metavar="X Y",
-        help=f"decay of the optimizer's two moments {_default('betas')}",
+        help="decay of the optimizer's two moments (default: 0.9 0.99, in levels of at most 40 epochs 0.9 0.95; "
+        "seed 0.9 0.999)",
     )
     add(
         "--val_freq",

@@ -54,7 +54,13 @@ def test_an_option_of_the_method_alone_means_the_seeds(option):
         "--optimizer": "adam",
         "--pyr": "gaussian",
     }
-    values |= {"--use_pe": "true", "--frequencies": "octaves", "--weight_sharing": "copy", "--stop_ratio": "0.5"}
+    values |= {
+        "--use_pe": "true",
+        "--frequencies": "octaves",
+        "--weight_sharing": "copy",
+        "--start": "ridge",
+        "--stop_ratio": "0.5",
+    }
     options = parse_options(["--path", "x.png", option, *values.get(option, "2").split()])
     assert (options.preset, options.exp_name) == ("seed", "exp")
     others = {name: value for name, value in SEED.items() if f"--{name}" != option and name != "batch_size"}
@@ -209,4 +215,5 @@ def test_recorded_options_keep_their_order():
         *("betas", "val_freq", "loss_thr", "stop_ratio", "target_psnr", "target_iou", "max_seconds", "seed"),
         *("exp_name", "log_image", "b_chunks", "backend", "accelerator"),
     ]
-    assert list(recorded_options(parse_options(["--path", "x.png"]))) == names
+    assert list(recorded_options(parse_options(["--path", "x.png", "--preset", "seed"]))) == names
+    assert list(recorded_options(parse_options(["--path", "x.png"]))) == [*names, "start"]

@@ -150,7 +150,15 @@ def test_losses_are_summed_where_double_precision_is_known(monkeypatch):
     backend = SimpleNamespace(fit_points=lambda *_: losses.as_subclass(SinglePrecision))
     shape = NetworkShape(n_in=2, n_out=1, n_layers=2, n_hidden=3)
     spec = SimpleNamespace(
-        index=0, seed=0, n_epochs=2, val_freq=2, batch_size=4, lr=0.1, optimizer="radam", betas=(0.9, 0.9)
+        index=0,
+        seed=0,
+        n_epochs=2,
+        val_freq=2,
+        batch_size=4,
+        lr=0.1,
+        optimizer="radam",
+        betas=(0.9, 0.9),
+        starts_fitted=False,
     )
     module = LevelModule(
         make_network(2, shape),

@@ -463,9 +463,9 @@ def test_the_patch_follows_the_task_and_the_batch_the_patch():
     good = ["--path", "x"]
     assert parse_options([*good, "--task", "mesh"]).patch_size == [16]
     assert parse_options(good).patch_size == [32, 32]
-    small = parse_options([*good, "--preset", "best", "--patch_size", "8"])
+    small = parse_options([*good, "--preset", "seed", "--patch_size", "8"])
     assert small.batch_size == 64
-    assert parse_options([*good, "--preset", "best"]).batch_size == 128
+    assert parse_options([*good, "--preset", "seed"]).batch_size == 256
     assert recorded_options(small)["batch_size"] == 64, "what a run is resumed with"
     with pytest.raises(InputError, match="--batch_size 128: a patch of 8x8 has 64 points; use at most that many"):
         parse_options([*good, "--preset", "best", "--patch_size", "8", "--batch_size", "128"])

@@ -10,6 +10,7 @@ from torch import Tensor
 from models.block_network import BlockNetwork
 from models.ops import Backend
 from models.ops.optimizers import make_optimizer, select_blocks, set_step
+from models.starts import fit_last_layer
 from training.datamodule import Check, Visit
 from training.spec import LevelSpec
 from training.state import PartState
@@ -118,12 +119,15 @@ class LevelModule(LightningModule):
             return
         part, optimizer = select_blocks(self.twin, self.optimizers(use_pl_optimizer=False), visit.index)
         set_step(optimizer, visit.epochs.start * -(-len(self.coords) // self.spec.batch_size))
+        order = point_order(self.spec.seed, self.spec.index, visit.epochs, len(self.coords)).to(self.device)
+        if self.spec.starts_fitted and visit.epochs.start == 0:
+            fit_last_layer(self.backend, part, self.coords, visit.target, order[0])
         losses = self.backend.fit_points(
             part,
             optimizer,
             self.coords,
             visit.target,
-            point_order(self.spec.seed, self.spec.index, visit.epochs, len(self.coords)).to(self.device),
+            order,
             self.spec.batch_size,
             self.learning_rate(visit.epochs),
         )

@@ -13,6 +13,7 @@ from models.level import Level
 from models.networks import make_network
 from models.ops import Backend
 from models.sharing import share_weights_
+from models.starts import widen_
 from training.callbacks import LevelImages, PartProgress, StateSaver
 from training.display import Display
 from training.module import LevelModule
@@ -125,6 +126,8 @@ def _untrained(spec: LevelSpec, target: LevelTarget, coarser: Level | None, surv
     """The level with the networks of some of its blocks as they are before training."""
     network = make_network(len(blocks), spec.shape, spec.a)
     init_blocks_(network, blocks, spec.seed, spec.index)
+    if spec.starts_fitted:
+        widen_(network, spec.frequencies)
     network.amplitude.view(-1).copy_(survey.amplitude[blocks])
     level = spec.level(target.signal.size, survey.active, network)
     if coarser is not None and spec.weight_sharing != "none":

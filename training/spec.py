@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from models.encoding import encoded_width, frequencies, nested
 from models.level import Level
 from models.shape import NetworkShape
 from opt import epochs_of_level, per_axis
-from options.presets import ARCHITECTURES
+from options.presets import ARCHITECTURES, RIDGE_EPOCHS, steps_for
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class LevelSpec:
     a: initial width of their activations
     weight_sharing: what networks start from: none, copy or inherit
     seed: key of the initial weights and of the order of points, together with the index
+    starts_fitted: networks start from a wider draw and with last layers that are fitted to the target
     n_epochs, val_freq: epochs in all, and between validations
     batch_size: points of a block in a step
     optimizer, betas, lr: of the steps; the learning rate falls to lr/30 by a cosine over the epochs
@@ -40,6 +42,7 @@ class LevelSpec:
     shape: NetworkShape
     a: float
     weight_sharing: str
+    starts_fitted: bool
     seed: int
     n_epochs: int
     val_freq: int
@@ -74,20 +77,23 @@ def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> Le
         n_hidden=options.n_hidden,
         **_architecture(options, residual),
     )
+    patch_size, n_epochs = per_axis(options.patch_size, n_dims), epochs_of_level(options.num_epochs, index)
+    batch_size, betas = steps_for(options.task, prod(patch_size), n_epochs)
     return LevelSpec(
         index=index,
-        patch_size=per_axis(options.patch_size, n_dims),
+        patch_size=patch_size,
         residual=residual,
         frequencies=encoding,
         shape=shape,
         a=options.a,
         weight_sharing=options.weight_sharing,
+        starts_fitted=options.start == "ridge" and options.weight_sharing == "none" and n_epochs <= RIDGE_EPOCHS,
         seed=options.seed,
-        n_epochs=epochs_of_level(options.num_epochs, index),
+        n_epochs=n_epochs,
         val_freq=options.val_freq,
-        batch_size=options.batch_size,
+        batch_size=options.batch_size or batch_size,
         optimizer=options.optimizer,
-        betas=tuple(options.betas),
+        betas=tuple(options.betas or betas),
         lr=options.lr,
         loss_thr=options.loss_thr,
         stop_loss=options.loss_thr * options.stop_ratio,

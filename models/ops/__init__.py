@@ -17,6 +17,10 @@ from utils.errors import InputError, KernelError
 _FUSED = {"cpu": "models.ops.fused_cpu", "cuda": "models.ops.fused_cuda"}
 
 
+POINTS = 256
+"""That the last layer is fitted to at once, at most."""
+
+
 class Backend(Protocol):
     """What a module needs to be a backend; `models.ops.reference` describes inputs and outputs.
 
@@ -43,6 +47,9 @@ class Backend(Protocol):
         lr: Tensor,
     ) -> Tensor:
         """Train every block for some epochs, in place; returns the mean losses (n_epochs, n_blocks)."""
+
+    def fit_last_layer(self, network: BlockNetwork, coords: Tensor, target: Tensor) -> None:
+        """Set the last layer of every block, in place, to what fits a target best at some points, at most POINTS."""
 
     def predict(self, network: BlockNetwork, index: Tensor | slice, coords: Tensor) -> Tensor:
         """Evaluate some blocks; a block has the same bits whichever others are evaluated with it."""

@@ -512,6 +512,110 @@ int fit(float *const *parameters, float *const *firsts, float *const *seconds, c
     return 0;
 }
 
+/* What the last linear layer should give for a value of the target. */
+INLINE float before_output(float y, float width, float amplitude)
+{
+#if SINE
+    return y / (width * amplitude);
+#elif LINEAR
+    return y;
+#else
+    y = y < LEAST ? LEAST : y > 1 - LEAST ? 1 - LEAST : y;
+    return __builtin_logf(y / (1 - y));
+#endif
+}
+
+/* Solves (gram + lambda) x = right for the columns of `right`, in place; gram is symmetric and its lower half is used. */
+INLINE void solve(double gram[N_HIDDEN][N_HIDDEN], double right[N_HIDDEN][N_OUT], double lambda)
+{
+    for (int i = 0; i < N_HIDDEN; i++) gram[i][i] += lambda;
+    for (int j = 0; j < N_HIDDEN; j++) { /* Cholesky's decomposition */
+        for (int k = 0; k < j; k++) gram[j][j] -= gram[j][k] * gram[j][k];
+        gram[j][j] = __builtin_sqrt(gram[j][j]);
+        for (int i = j + 1; i < N_HIDDEN; i++) {
+            for (int k = 0; k < j; k++) gram[i][j] -= gram[i][k] * gram[j][k];
+            gram[i][j] /= gram[j][j];
+        }
+    }
+    for (int c = 0; c < N_OUT; c++) {
+        for (int i = 0; i < N_HIDDEN; i++) {
+            for (int k = 0; k < i; k++) right[i][c] -= gram[i][k] * right[k][c];
+            right[i][c] /= gram[i][i];
+        }
+        for (int i = N_HIDDEN - 1; i >= 0; i--) {
+            for (int k = i + 1; k < N_HIDDEN; k++) right[i][c] -= gram[k][i] * right[k][c];
+            right[i][c] /= gram[i][i];
+        }
+    }
+}
+
+/* The last layer of a block from its hidden units at the n points of a tile, whose y holds the target. */
+static void fit_tile(Tile *tile, float *parameter, float amplitude, int n, int padded)
+{
+    float(*h)[ROW] = tile->h[N_LAYERS - 2], scale[N_LAYERS - 1], *weight = parameter + weight_at(N_LAYERS - 1);
+    float products[N_HIDDEN * N_HIDDEN] = {0}, with_target[N_HIDDEN * N_OUT] = {0}, mean_h[N_HIDDEN], mean_y[N_OUT];
+    double gram[N_HIDDEN][N_HIDDEN], right[N_HIDDEN][N_OUT], trace = 0;
+    vec unused[N_OUT][STRIP];
+    hidden_scales(parameter, scale);
+    for (int p = 0; p < padded; p += STEP) forward_strip(tile, parameter, scale, p, unused);
+    for (int i = 0; i < N_OUT; i++) {
+        vec all = {0};
+        for (int p = 0; p < padded; p++)
+            tile->y[i][p] = p < n ? before_output(tile->y[i][p], parameter[N_PARAMETERS - 1], amplitude) : 0;
+        for (int p = 0; p < padded; p += LANES) all += load(&tile->y[i][p]);
+        mean_y[i] = sum(all) / n;
+        for (int p = 0; p < n; p++) tile->y[i][p] -= mean_y[i];
+    }
+    for (int k = 0; k < N_HIDDEN; k++) {
+        vec all = {0};
+        for (int p = n; p < padded; p++) h[k][p] = 0;
+        for (int p = 0; p < padded; p += LANES) all += load(&h[k][p]);
+        mean_h[k] = sum(all) / n;
+        for (int p = 0; p < n; p++) h[k][p] -= mean_h[k];
+    }
+    outer_layer(N_HIDDEN, N_HIDDEN, h[0], h[0], padded, products);
+    outer_layer(N_HIDDEN, N_OUT, h[0], tile->y[0], padded, with_target);
+    for (int i = 0; i < N_HIDDEN; i++) {
+        for (int j = 0; j < N_HIDDEN; j++) gram[i][j] = products[i * N_HIDDEN + j];
+        for (int c = 0; c < N_OUT; c++) right[i][c] = with_target[i * N_OUT + c];
+        trace += gram[i][i];
+    }
+    if (!(trace > STILL * N_HIDDEN * n)) return; /* the hidden units are constant, or no numbers */
+    solve(gram, right, RIDGE * trace / N_HIDDEN);
+    for (int c = 0; c < N_OUT; c++) {
+        double bias = mean_y[c];
+        for (int i = 0; i < N_HIDDEN; i++) {
+            weight[i * N_OUT + c] = (float)right[i][c];
+            bias -= mean_h[i] * right[i][c];
+        }
+        weight[N_HIDDEN * N_OUT + c] = (float)bias;
+    }
+}
+
+/* Fit the last layers of blocks first..last-1 to target (n_blocks, n_points, N_OUT) at coords (N_IN, n_points), of at most
+   POINTS points. Returns as fit does. */
+int fit_last_layer(float *const *parameters, const float *amplitude, const float *coords, const float *target,
+                   int64_t first, int64_t last, int32_t n_points)
+{
+    Work work = begin_work();
+    if (!work.memory) return 1;
+    const unsigned mode = flush_denormals();
+    Tile *tile = work.tile;
+    const int padded = begin_tile(tile, n_points);
+    for (int k = 0; k < N_IN; k++) memcpy(tile->x[k], coords + (int64_t)k * n_points, n_points * sizeof(float));
+    for (int64_t block = first; block < last; block++) {
+        float *parameter = work.blocks[0].parameter;
+        unpack(parameters, block, parameter);
+        for (int p = 0; p < n_points; p++)
+            for (int i = 0; i < N_OUT; i++) tile->y[i][p] = target[(block * n_points + p) * N_OUT + i];
+        fit_tile(tile, parameter, amplitude[block], n_points, padded);
+        pack(parameters, block, parameter);
+    }
+    free(work.memory);
+    restore_mode(mode);
+    return 0;
+}
+
 /* Evaluate blocks first..last-1 at coords (N_IN, n_points): out (n_blocks, n_points, N_OUT). Returns as fit does. */
 int predict(float *const *parameters, const float *amplitude, const float *coords, float *out, int64_t first,
             int64_t last, int64_t n_points)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models.block_mlp import BlockMLP
 from models.ops.optimizers import lookahead, set_step, step_rates, steps_taken
-from models.ops.reference import LOSS_EPS, LOSS_SCALE
+from models.ops.reference import LEAST, LOSS_EPS, LOSS_SCALE, RIDGE, STILL
 from models.shape import NetworkShape
 from utils.errors import KernelError, one_line
 from utils.files import unwritable
@@ -66,6 +66,15 @@ def fit_points(
     _share_out(fit, n_blocks)
     set_step(optimizer, steps_taken(optimizer) + len(rates))
     return losses
+
+
+@torch.no_grad()
+def fit_last_layer(network: BlockMLP, coords: Tensor, target: Tensor) -> None:
+    """As reference.fit_last_layer, up to rounding; the same bits for any number of threads."""
+    columns, target, amplitude = coords.T.contiguous(), target.contiguous(), network.amplitude.contiguous()
+    pointers = (_pointers(network.packed_order()), *(array.data_ptr() for array in (amplitude, columns, target)))
+    call = prepare(network.shape).fit_last_layer
+    _share_out(lambda first, last: call(*pointers, first, last, len(coords)), network.n_blocks)
 
 
 @torch.no_grad()
@@ -134,7 +143,7 @@ def _load(shape: NetworkShape) -> ctypes.CDLL:
         raise KernelError(f"it has no {shape.activation} activations")
     constants = dict(N_IN=shape.n_in, N_OUT=shape.n_out, N_LAYERS=shape.n_layers, N_HIDDEN=shape.n_hidden)
     constants |= dict(SINE=int(shape.output == "sine"), LINEAR=int(shape.output == "linear"))
-    constants["CENTRE"] = f"{shape.centre!r}f"
+    constants |= dict(CENTRE=f"{shape.centre!r}f", RIDGE=RIDGE, STILL=STILL, LEAST=f"{LEAST!r}f")
     if shape.activation == "sine":
         constants["OMEGA"] = f"{shape.omega!r}f"
     flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
@@ -157,6 +166,7 @@ def _load(shape: NetworkShape) -> ctypes.CDLL:
     pointer, count, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
     reals = [ctypes.c_double] * 2 + [ctypes.c_float] * 3
     library.fit.argtypes = [*[pointer] * 9, *[count] * 3, *[size] * 3, *reals]
+    library.fit_last_layer.argtypes = [*[pointer] * 4, *[count] * 2, size]
     library.predict.argtypes = [*[pointer] * 4, *[count] * 3]
     return library
 

@@ -10,6 +10,15 @@ from models.shape import NetworkShape
 name = "reference"
 
 LOSS_EPS = 1e-8
+RIDGE = 0.3
+"""Of the last layer's first fit: the part of its features' mean variance that is added to each."""
+
+LEAST = 0.02
+"""And how far from 0 and 1 a signal is kept there: a sigmoid reaches neither."""
+
+STILL = 1e-12
+"""And the mean variance up to which features count as constant."""
+
 LOSS_SCALE = 1024  # a constant: a scale that follows the number of blocks would let blocks see each other
 
 
@@ -56,6 +65,38 @@ def fit_points(
             optimizer.step()
             loss += block_loss.detach() * (len(batch) / len(points))
     return losses
+
+
+@torch.no_grad()
+def fit_last_layer(network: BlockNetwork, coords: Tensor, target: Tensor) -> None:
+    """Set the last layer of every block, in place, to what fits a target best with the other layers as they are.
+
+    It is a ridge regression of what the last activation should be given on the last hidden units; a sine counts as its
+    tangent at 0. The bias is not penalised.
+
+    Inputs
+        coords: (n_points, n_in) encoded coordinates of at most POINTS points
+        target: (n_blocks, n_points, c) what to predict
+    """
+    at_once = max(2, points_at_once(coords.device) // (2 * len(coords)))  # in double precision
+    for start in range(0, len(target), at_once):
+        blocks = slice(start, start + at_once)
+        _fit_last_layer(network.select(blocks), coords, target[blocks])
+
+
+def _fit_last_layer(network: BlockNetwork, coords: Tensor, target: Tensor) -> None:
+    features = network.features(coords).double()
+    wanted = network.before_output(target.clamp(LEAST, 1 - LEAST) if network.shape.output == "sigmoid" else target)
+    mean, mean_wanted = features.mean(1, keepdim=True), wanted.double().mean(1, keepdim=True)
+    features, wanted = features - mean, wanted - mean_wanted
+    gram = features.mT @ features
+    diagonal = gram.diagonal(dim1=1, dim2=2)  # a view
+    mean_variance = diagonal.mean(1, keepdim=True)
+    diagonal += RIDGE * mean_variance
+    lives = (mean_variance > STILL * len(coords))[..., None]  # else the features are constant, or no numbers
+    weight = torch.linalg.solve(torch.where(lives, gram, torch.eye(gram.shape[1]).to(gram)), features.mT @ wanted)
+    network.weight[-1].copy_(torch.where(lives, weight, network.weight[-1]))
+    network.bias[-1].copy_(torch.where(lives, mean_wanted - mean @ weight, network.bias[-1]))
 
 
 @torch.no_grad()
