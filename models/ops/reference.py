@@ -85,9 +85,10 @@ def fit_last_layer(network: BlockNetwork, coords: Tensor, target: Tensor) -> Non
 
 
 def _fit_last_layer(network: BlockNetwork, coords: Tensor, target: Tensor) -> None:
-    features = network.features(coords).double()
-    wanted = network.before_output(target.clamp(LEAST, 1 - LEAST) if network.shape.output == "sigmoid" else target)
-    mean, mean_wanted = features.mean(1, keepdim=True), wanted.double().mean(1, keepdim=True)
+    features = _in_double(network.features(coords))
+    within = target.clamp(LEAST, 1 - LEAST) if network.shape.output == "sigmoid" else target
+    wanted = _in_double(network.before_output(within))
+    mean, mean_wanted = features.mean(1, keepdim=True), wanted.mean(1, keepdim=True)
     features, wanted = features - mean, wanted - mean_wanted
     gram = features.mT @ features
     diagonal = gram.diagonal(dim1=1, dim2=2)  # a view
@@ -95,8 +96,13 @@ def _fit_last_layer(network: BlockNetwork, coords: Tensor, target: Tensor) -> No
     diagonal += RIDGE * mean_variance
     lives = (mean_variance > STILL * len(coords))[..., None]  # else the features are constant, or no numbers
     weight = torch.linalg.solve(torch.where(lives, gram, torch.eye(gram.shape[1]).to(gram)), features.mT @ wanted)
-    network.weight[-1].copy_(torch.where(lives, weight, network.weight[-1]))
-    network.bias[-1].copy_(torch.where(lives, mean_wanted - mean @ weight, network.bias[-1]))
+    network.weight[-1].copy_(torch.where(lives, weight, _in_double(network.weight[-1])))
+    network.bias[-1].copy_(torch.where(lives, mean_wanted - mean @ weight, _in_double(network.bias[-1])))
+
+
+def _in_double(values: Tensor) -> Tensor:
+    """On the CPU where the device has no double precision."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 @torch.no_grad()
