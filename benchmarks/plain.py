@@ -66,12 +66,16 @@ def cells(report: dict[str, Any]) -> list[str]:
     return [shown, f"{report['parameters']:,}", f"{report['whole']:.1f}"]
 
 
+def plain_arguments(picture: Path, size: tuple[int, int] | None) -> list[str]:
+    """That name a picture, and the size W H that it is fitted at, if not its own."""
+    return ["--path", str(picture), *(["--input_size", *map(str, size)] if size else [])]
+
+
 def signals(images: Path, meshes: Path | None) -> dict[str, tuple[list[str], list[str]]]:
     """Plain arguments of each signal, and options chosen by hand."""
     found = {}
     for name, size in PICTURES.items():
-        resized = ["--input_size", *map(str, size)] if size else []
-        found[name] = (["--path", str(images / name), *resized], BY_HAND["picture"].split())
+        found[name] = (plain_arguments(images / name, size), BY_HAND["picture"].split())
     found[f"{WHOLE}, whole"] = (["--path", str(images / WHOLE)], BY_HAND["large"].split())
     if meshes is not None:
         found |= {name: (["--path", str(meshes / name)], BY_HAND["mesh"].split()) for name in MESHES}
@@ -95,8 +99,7 @@ def compare_qualities(options: Any, place: Path) -> None:
     columns = ["picture", "`--quality`", "PSNR", "parameters", "seconds", "of them fitting"]
     table = Printer("Qualities", columns, options.out, f"median of {options.repeats}")
     for name, (file, size) in QUALITY_PICTURES.items():
-        resized = ["--input_size", *map(str, size)] if size else []
-        plain = ["--path", str(options.images.resolve() / file), *resized]
+        plain = plain_arguments(options.images.resolve() / file, size)
         reports = measure([[*plain, "--quality", one] for one in QUALITIES], options.repeats, place)
         for one, report in zip(QUALITIES, reports, strict=True):
             table.add(name, f"`{one}`", *cells(report), f"{report['fit']:.1f}")

@@ -67,7 +67,7 @@ _EPOCHS = {  # of the coarser levels, and of the finest
     "high": {"image": (100, 300), "mesh": (100, 300)},
 }
 RIDGE_EPOCHS = 20  # of a level, at most, where --start ridge gains
-_FEW_EPOCHS = 40
+FEW_EPOCHS = 40
 _BATCHES = {"image": (16, 8), "mesh": (16, 4)}
 """Of a block's points: one of so many, in levels of few epochs and in others."""
 
@@ -96,7 +96,7 @@ def steps_for(task: str, n_points: int, n_epochs: int) -> tuple[int, tuple[float
         n_points: of a block
         n_epochs: of the level
     """
-    is_short = n_epochs <= _FEW_EPOCHS
+    is_short = n_epochs <= FEW_EPOCHS
     return max(1, n_points // _BATCHES[task][not is_short]), (0.9, 0.95 if is_short else 0.99)
 
 

@@ -1,7 +1,7 @@
 """Every option of train.py, in groups, with its type and its help."""
 
 from datasets.tasks import TASKS
-from options.presets import ARCHITECTURES, N_VOXELS, PRESETS, QUALITIES, RIDGE_EPOCHS, SEED, STARTS
+from options.presets import ARCHITECTURES, FEW_EPOCHS, N_VOXELS, PRESETS, QUALITIES, RIDGE_EPOCHS, SEED, STARTS
 from utils.cli import (
     OneLineParser,
     Options,
@@ -19,21 +19,9 @@ from utils.cli import (
 _MOST_PIXELS = 2**20  # along an axis
 _MOST_EPOCHS = 10**7  # each has a place in the curves
 _RARE = (
-    *(
-        "task",
-        "pyr",
-        "n_freq",
-        "frequencies",
-        "arch",
-        "omega",
-        "weight_sharing",
-        "start",
-        "a",
-        "batch_size",
-        "lr",
-        "optimizer",
-    ),
-    *("betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks", "max_memory", "max_blocks"),
+    *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "start", "a", "batch_size", "lr"),
+    *("optimizer", "betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks", "max_memory"),
+    "max_blocks",
 )
 
 
@@ -219,7 +207,7 @@ def _add_steps(add_to: Options) -> None:
         type=whole_number(1),
         metavar="N",
         help="points of a block in a batch, at most all of them (default: an eighth, of a volume a fourth; "
-        "in levels of at most 40 epochs a sixteenth; seed 256)",
+        f"in levels of at most {FEW_EPOCHS} epochs a sixteenth; seed 256)",
     )
     add(
         "--lr",
@@ -238,8 +226,8 @@ def _add_steps(add_to: Options) -> None:
         type=option_type(float, lambda beta: 0 <= beta < 1, "a number from 0 to below 1"),
         nargs="+",
         metavar="X Y",
-        help="decay of the optimizer's two moments (default: 0.9 0.99, in levels of at most 40 epochs 0.9 0.95; "
-        "seed 0.9 0.999)",
+        help=f"decay of the optimizer's two moments (default: 0.9 0.99, in levels of at most {FEW_EPOCHS} epochs 0.9 "
+        "0.95; seed 0.9 0.999)",
     )
     add(
         "--val_freq",
