@@ -1,7 +1,8 @@
 // Multiply-adds over registers alone, as many and as wide as the processor has units for: its peak, compiled as the kernels.
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__)  // which compilers use by halves on some processors, unless told
 #define WIDTH 16
+#define WHOLE __attribute__((min_vector_width(512)))
 #elif defined(__AVX__)
 #define WIDTH 8
 #else
@@ -14,13 +15,17 @@
 #define CHAINS 12
 #endif
 
+#ifndef WHOLE
+#define WHOLE
+#endif
+
 typedef float vector __attribute__((vector_size(4 * WIDTH)));
 
 // One step of every chain. Chains do not wait for each other, so the units never idle.
 long operations_per_step(void) { return 2L * WIDTH * CHAINS; }
 
 // The sum is of no use, but without it the compiler would leave all out. Values stay near 1.
-float multiply_add(long n_steps, float factor, float term) {
+WHOLE float multiply_add(long n_steps, float factor, float term) {
   vector chain[CHAINS];
   for (int i = 0; i < CHAINS; i++) chain[i] = (vector){} + (1.0f + i);
   for (long step = 0; step < n_steps; step++) {

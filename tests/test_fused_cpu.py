@@ -1,6 +1,7 @@
 """The CPU kernel against its definition, the reference in double precision."""
 
 import os
+import platform
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -141,6 +142,25 @@ def test_the_number_of_threads_does_not_change_a_bit():
     for other in results[1:]:
         for mine, theirs in zip(results[0].parameters(), other.parameters(), strict=True):
             assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("processor", ["x86_64", "x86_64_v3"])
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="instructions of other processors")
+def test_older_processors_have_the_same_kernel(processor, monkeypatch):
+    if processor == "x86_64_v3" and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        pytest.skip("this processor has no AVX2")
+    flags = [f"-mcpu={processor}" if flag == "-mcpu=native" else flag for flag in fused_cpu._FLAGS]
+    monkeypatch.setattr(fused_cpu, "_FLAGS", flags)
+    fused_cpu._library.cache_clear()
+    test_many_steps_end_as_near_to_the_definition_as_the_reference_does(KERNEL_CASES[3])
+    test_predictions_are_those_of_the_definition(KERNEL_CASES[3])
+    fused_cpu._library.cache_clear()
+
+
+def test_the_kernel_compiles_for_arm(tmp_path):
+    constants = fused_cpu._constants(KERNEL_CASES[0][3])
+    fused_cpu._compile(["-O1", "-c", "-target", "aarch64-linux-gnu", *constants], tmp_path / "kernel.o")
+    assert (tmp_path / "kernel.o").stat().st_size
 
 
 def test_large_phases_of_the_sine_are_taken_like_any_other():

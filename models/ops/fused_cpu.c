@@ -11,27 +11,43 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What is computed in registers at once: STRIP vectors of LANES points for OUTPUTS units, at most; of a weight's gradient
+   WEIGHTS of them, COLUMNS in a row, at most. */
 #if defined(__AVX512F__)
+#include <immintrin.h>
 #define LANES 16
-#define STRIP 4   /* vectors of a register tile along the points */
-#define OUTPUTS 6 /* outputs of a register tile, at most */
-#define TILE 5    /* a side of the register tile of a weight gradient */
-#elif defined(__AVX2__)
-#define LANES 8
+#if N_HIDDEN > 6 && N_HIDDEN <= 12 /* all units at once, so that coordinates come from the second cache but once */
 #define STRIP 2
-#define OUTPUTS 5
-#define TILE 3
+#define OUTPUTS 12
+#else
+#define STRIP 4
+#define OUTPUTS 6
+#endif
+#define COLUMNS (N_HIDDEN <= 8 ? 8 : 4)
+#define WEIGHTS 16
+#elif defined(__ARM_NEON)
+#define LANES 4
+#define STRIP 4
+#define OUTPUTS 6
+#define COLUMNS 4
+#define WEIGHTS 16
+#else
+#if defined(__AVX2__)
+#define LANES 8
 #else
 #define LANES 4
+#endif
 #define STRIP 2
 #define OUTPUTS 5
-#define TILE 3
+#define COLUMNS 3
+#define WEIGHTS 9
 #endif
 
+#define LOG2_E 1.44269504f
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define INLINE static inline __attribute__((always_inline))
 
-#define STEP (STRIP * LANES)       /* points of a strip */
+#define HALF (STRIP / 2)           /* of a strip, for the last points */
 #define POINTS 256                 /* points of a tile: activations of a tile stay in cache */
 #define ROW (POINTS + 16)          /* padded: strides of a power of two would compete for the same cache sets */
 #ifdef OMEGA
@@ -43,19 +59,21 @@
     (N_IN * N_HIDDEN + N_HIDDEN + (N_LAYERS - 2) * (N_HIDDEN * N_HIDDEN + N_HIDDEN) + N_HIDDEN * N_OUT + N_OUT + N_WIDTHS)
 #define PADDED ((N_PARAMETERS + LANES - 1) / LANES * LANES)
 #define N_TENSORS (2 * N_LAYERS + N_WIDTHS)
-#define GROUP 8 /* blocks that share a tile of coordinates while it is in cache */
+#define GROUP (N_IN > 64 ? 32 : 16) /* blocks that share coordinates while they are in cache */
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
-typedef float vec4 __attribute__((vector_size(16)));
 
 typedef struct {
-    float x[N_IN][ROW] __attribute__((aligned(64)));
-    float h[N_LAYERS - 1][N_HIDDEN][ROW];
+    float h[N_LAYERS - 1][N_HIDDEN + 1][ROW] __attribute__((aligned(64))); /* the last row as that of Points */
     float z[N_LAYERS - 1][N_HIDDEN][ROW]; /* before the activation, or its slope; then the gradient */
     float y[N_OUT][ROW];                  /* target; then the gradient before the last activation */
-    float mask[ROW];                      /* 1 where there is a point */
 } Tile;
+
+typedef struct {
+    float x[N_IN + 1][ROW] __attribute__((aligned(64))); /* coordinates; the last row is 1 where there is a point, else 0 */
+    int n;                                               /* points */
+} Points;
 
 typedef struct {
     float parameter[PADDED] __attribute__((aligned(64))), first[PADDED], second[PADDED], gradient[PADDED];
@@ -63,95 +81,111 @@ typedef struct {
     double loss;   /* of the epoch */
 } Block;
 
+INLINE int min(int a, int b) { return a < b ? a : b; }
+INLINE int padded(int n) { return (n + HALF * LANES - 1) / (HALF * LANES) * (HALF * LANES); }
 INLINE vec load(const float *from) { return *(const vec *)from; }
 INLINE void store(float *to, vec value) { *(vec *)to = value; }
 INLINE vec choose(ivec which, vec yes, vec no) { return (vec)(((ivec)yes & which) | ((ivec)no & ~which)); }
 INLINE vec splat(float value) { return value - (vec){0}; }
 
-/* Sums of four vectors. */
-INLINE vec4 sum4(vec a, vec b, vec c, vec d)
-{
-    vec in[4] = {a, b, c, d};
-    vec4 part[4];
-    UNROLL for (int i = 0; i < 4; i++) {
-        vec4 piece[LANES / 4];
-        memcpy(piece, &in[i], sizeof piece);
+/* Lanes of two vectors: of either those that keep their place, and those that swap it, so that both sums end in one. */
+#define KEEP(lane, distance) ((lane) + ((lane) & (distance) ? LANES : 0))
+#define SWAP(lane, distance) (KEEP(lane, distance) ^ (distance))
+#define FOUR(index, lane, d) index(lane, d), index(lane + 1, d), index(lane + 2, d), index(lane + 3, d)
 #if LANES == 16
-        part[i] = (piece[0] + piece[1]) + (piece[2] + piece[3]);
+#define ALL(index, d) FOUR(index, 0, d), FOUR(index, 4, d), FOUR(index, 8, d), FOUR(index, 12, d)
 #elif LANES == 8
-        part[i] = piece[0] + piece[1];
+#define ALL(index, d) FOUR(index, 0, d), FOUR(index, 4, d)
 #else
-        part[i] = piece[0];
+#define ALL(index, d) FOUR(index, 0, d)
 #endif
-    }
-    vec4 ab = __builtin_shufflevector(part[0], part[1], 0, 4, 1, 5) + __builtin_shufflevector(part[0], part[1], 2, 6, 3, 7);
-    vec4 cd = __builtin_shufflevector(part[2], part[3], 0, 4, 1, 5) + __builtin_shufflevector(part[2], part[3], 2, 6, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+#define FOLD(d) \
+    UNROLL for (int j = 0; j < d; j++) \
+        v[j] = __builtin_shufflevector(v[j], v[j + d], ALL(KEEP, d)) + __builtin_shufflevector(v[j], v[j + d], ALL(SWAP, d));
+
+/* Lane j is the sum of v[j], which is lost. Each fold halves the vectors, and the lanes over which a sum is spread. */
+INLINE vec sums(vec v[LANES])
+{
+#if LANES > 8
+    FOLD(8)
+#endif
+#if LANES > 4
+    FOLD(4)
+#endif
+    FOLD(2)
+    FOLD(1)
+    return v[0];
 }
 
 INLINE float sum(vec a)
 {
-    vec zero = {0};
-    return sum4(a, zero, zero, zero)[0];
+    vec v[LANES] = {a};
+    return sums(v)[0];
 }
 
-/* e^x to 2 ulp, never less than the smallest normal number. Cody and Waite's reduction, Cephes' polynomial. */
-INLINE vec exponential(vec x)
+INLINE vec least(vec a, vec b) { return choose(a < b, a, b); }
+INLINE vec most(vec a, vec b) { return choose(a > b, a, b); }
+
+/* 2^x to 2 ulp; 0 or very large beyond the range of numbers. A minimax polynomial for the fraction of x. */
+INLINE vec power_of_two(vec x)
 {
-    x = choose(x < -87.0f, splat(-87.0f), x);
-    x = choose(x > 88.0f, splat(88.0f), x);
-    vec shifted = x * 1.44269504f + 12582912.0f; /* rounds to a whole number, which its low bits hold */
-    vec n = shifted - 12582912.0f;
-    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
+#if defined(__AVX512F__)
+    vec r = (vec)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+#else
+    x = most(least(x, splat(126)), splat(-126));
+    vec shifted = x + 12582912.0f; /* rounds to a whole number, which its low bits hold */
+    vec r = x - (shifted - 12582912.0f);
+#endif
+    vec p = r * 1.325460243e-3f + 9.671999181e-3f;
+    p = p * r + 5.550779325e-2f;
+    p = p * r + 2.402223191e-1f;
+    p = p * r + 6.931469302e-1f;
+    p = p * r + 1.0f;
+#if defined(__AVX512F__)
+    return (vec)_mm512_scalef_ps((__m512)p, (__m512)(x - r));
+#else
     return (vec)((ivec)p + ((ivec)shifted << 23));
+#endif
 }
 
-/* sin and cos to 2 ulp for |x| up to a few thousand. Cody and Waite's reduction by pi / 2, Cephes' polynomials. */
+/* sin and cos to 2 ulp of 1 for |x| up to a few thousand. Cody and Waite's reduction by pi, minimax polynomials. */
 INLINE void sine_and_cosine(vec x, vec *sine, vec *cosine)
 {
-    vec shifted = x * 0.636619772f + 12582912.0f;
+    vec shifted = x * 0.318309886f + 12582912.0f;
     vec n = shifted - 12582912.0f;
-    vec r = x - n * 1.5703125f;
-    r -= n * 4.837512969970703125e-4f;
-    r -= n * 7.54978995489188216e-8f;
-    ivec quadrant = (ivec)shifted;
+    vec r = x - n * 3.140625f;
+    r -= n * 9.67502593994140625e-4f;
+    r -= n * 1.509957990978376432e-7f;
+    ivec odd = (ivec)shifted << 31;
     vec r2 = r * r;
-    vec s = ((r2 * -1.9515295891e-4f + 8.3321608736e-3f) * r2 - 1.6666654611e-1f) * r2 * r + r;
-    vec c = ((r2 * 2.443315711809948e-5f - 1.388731625493765e-3f) * r2 + 4.166664568298827e-2f) * r2 * r2 - r2 * 0.5f + 1.0f;
-    ivec odd = (quadrant & 1) != 0;
-    vec a = choose(odd, c, s), b = choose(odd, s, c);
-    *sine = (vec)((ivec)a ^ ((quadrant & 2) << 30));
-    *cosine = (vec)((ivec)b ^ (((quadrant + 1) & 2) << 30));
+    vec s = ((r2 * 2.649319558e-6f - 1.982993977e-4f) * r2 + 8.333331175e-3f) * r2 - 1.666666667e-1f;
+    vec c = ((r2 * 2.317913717e-5f - 1.385516173e-3f) * r2 + 4.166386974e-2f) * r2 - 4.999992659e-1f;
+    *sine = (vec)((ivec)(s * (r2 * r) + r) ^ odd);
+    *cosine = (vec)((ivec)(c * r2 + 1.0f) ^ odd);
 }
 
 /* total[i][v] += sum over k of weight[k * along_k + i * along_i] * x[k][v], for a tile of `rows` outputs. */
-INLINE void multiply(const int rows, const int n_k, const float *weight, const int along_k, const int along_i,
-                     const float *x, vec total[OUTPUTS][STRIP])
+INLINE void multiply(const int rows, const int strip, const int n_k, const float *weight, const int along_k,
+                     const int along_i, const float *x, vec total[OUTPUTS][STRIP])
 {
     for (int k = 0; k < n_k; k++) {
         vec value[STRIP];
-        UNROLL for (int v = 0; v < STRIP; v++) value[v] = load(x + k * ROW + v * LANES);
+        UNROLL for (int v = 0; v < strip; v++) value[v] = load(x + k * ROW + v * LANES);
         UNROLL for (int i = 0; i < rows; i++) {
             vec w = splat(weight[k * along_k + i * along_i]);
-            UNROLL for (int v = 0; v < STRIP; v++) total[i][v] += w * value[v];
+            UNROLL for (int v = 0; v < strip; v++) total[i][v] += w * value[v];
         }
     }
 }
 
 /* Some units of a hidden layer: z before the activation (for a sine, its slope), h after it. */
-INLINE void forward_rows(const int rows, const int n_k, const int n_outputs, const float *weight, const float *bias,
-                         const float *x, float scale, float *z, float *h)
+INLINE void forward_rows(const int rows, const int strip, const int n_k, const int n_outputs, const float *weight,
+                         const float *bias, const float *x, float scale, float *z, float *h)
 {
     vec total[OUTPUTS][STRIP];
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < STRIP; v++) total[i][v] = splat(bias[i]);
-    multiply(rows, n_k, weight, n_outputs, 1, x, total);
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < STRIP; v++) {
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < strip; v++) total[i][v] = splat(bias[i]);
+    multiply(rows, strip, n_k, weight, n_outputs, 1, x, total);
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < strip; v++) {
         vec value = total[i][v];
 #ifdef OMEGA
         vec sine, cosine;
@@ -160,7 +194,7 @@ INLINE void forward_rows(const int rows, const int n_k, const int n_outputs, con
         store(h + i * ROW + v * LANES, sine);
 #else
         store(z + i * ROW + v * LANES, value);
-        store(h + i * ROW + v * LANES, exponential(value * value * scale) - CENTRE);
+        store(h + i * ROW + v * LANES, power_of_two(value * value * (scale * LOG2_E)) - CENTRE);
 #endif
     }
 }
@@ -168,80 +202,73 @@ INLINE void forward_rows(const int rows, const int n_k, const int n_outputs, con
 /* The widest tile that leaves the fewest outputs over. */
 #define WIDTH(n, most) (((n) + ((n) + (most) - 1) / (most) - 1) / (((n) + (most) - 1) / (most)))
 
-INLINE void forward_layer(const int n_k, const int n_outputs, const float *weight, const float *x, float scale,
-                          float *z, float *h)
+INLINE void forward_layer(const int strip, const int n_k, const int n_outputs, const float *weight, const float *x,
+                          float scale, float *z, float *h)
 {
     const int rows = WIDTH(n_outputs, OUTPUTS);
     const float *bias = weight + n_k * n_outputs;
     int i = 0;
     for (; i + rows <= n_outputs; i += rows)
-        forward_rows(rows, n_k, n_outputs, weight + i, bias + i, x, scale, z + i * ROW, h + i * ROW);
+        forward_rows(rows, strip, n_k, n_outputs, weight + i, bias + i, x, scale, z + i * ROW, h + i * ROW);
     if (n_outputs % rows)
-        forward_rows(n_outputs % rows, n_k, n_outputs, weight + i, bias + i, x, scale, z + i * ROW, h + i * ROW);
+        forward_rows(n_outputs % rows, strip, n_k, n_outputs, weight + i, bias + i, x, scale, z + i * ROW, h + i * ROW);
 }
 
 /* Gradients before the activations of some units of a hidden layer, from those of the next layer's outputs. */
-INLINE void backward_rows(const int rows, const int n_outputs, const float *weight, const float *next, float scale,
-                          float *z, const float *h, vec *width, vec *bias)
+INLINE void backward_rows(const int rows, const int strip, const int n_outputs, const float *weight, const float *next,
+                          float scale, float *z, const float *h, vec *width)
 {
     vec total[OUTPUTS][STRIP];
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < STRIP; v++) total[i][v] = (vec){0};
-    multiply(rows, n_outputs, weight, 1, n_outputs, next, total);
-    UNROLL for (int i = 0; i < rows; i++) {
-        vec all = {0};
-        UNROLL for (int v = 0; v < STRIP; v++) {
-            vec before = load(z + i * ROW + v * LANES);
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < strip; v++) total[i][v] = (vec){0};
+    multiply(rows, strip, n_outputs, weight, 1, n_outputs, next, total);
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < strip; v++) {
+        vec before = load(z + i * ROW + v * LANES);
 #ifdef OMEGA
-            vec q = total[i][v] * before;
+        vec q = total[i][v] * before;
 #else
-            vec q = total[i][v] * (load(h + i * ROW + v * LANES) + CENTRE) * before;
-            *width += q * before;
-            q *= 2 * scale;
+        vec q = total[i][v] * (load(h + i * ROW + v * LANES) + CENTRE) * before;
+        *width += q * before;
+        q *= 2 * scale;
 #endif
-            all += q;
-            store(z + i * ROW + v * LANES, q);
-        }
-        bias[i] += all;
+        store(z + i * ROW + v * LANES, q);
     }
 }
 
-INLINE void backward_layer(const int n_units, const int n_outputs, const float *weight, const float *next, float scale,
-                           float *z, const float *h, vec *width, vec *bias)
+INLINE void backward_layer(const int strip, const int n_units, const int n_outputs, const float *weight,
+                           const float *next, float scale, float *z, const float *h, vec *width)
 {
     const int rows = WIDTH(n_units, OUTPUTS);
     int i = 0;
     for (; i + rows <= n_units; i += rows)
-        backward_rows(rows, n_outputs, weight + i * n_outputs, next, scale, z + i * ROW, h + i * ROW, width, bias + i);
+        backward_rows(rows, strip, n_outputs, weight + i * n_outputs, next, scale, z + i * ROW, h + i * ROW, width);
     if (n_units % rows)
-        backward_rows(n_units % rows, n_outputs, weight + i * n_outputs, next, scale, z + i * ROW, h + i * ROW, width,
-                      bias + i);
+        backward_rows(n_units % rows, strip, n_outputs, weight + i * n_outputs, next, scale, z + i * ROW, h + i * ROW,
+                      width);
 }
 
 /* gradient[k][i] += sum over the points of x[k] * d[i], for a tile of them. */
 INLINE void outer_tile(const int n_k, const int n_i, const float *x, const float *d, int n_points, float *gradient,
                        const int n_outputs)
 {
-    vec total[TILE * TILE + 3];
-    UNROLL for (int j = 0; j < n_k * n_i; j++) total[j] = (vec){0};
+    vec total[WEIGHTS + LANES];
+    float all[WEIGHTS + LANES] __attribute__((aligned(64)));
+    UNROLL for (int j = 0; j < WEIGHTS + LANES; j++) total[j] = (vec){0};
     for (int p = 0; p < n_points; p += LANES) {
-        vec value[TILE];
+        vec value[COLUMNS];
         UNROLL for (int i = 0; i < n_i; i++) value[i] = load(d + i * ROW + p);
         UNROLL for (int k = 0; k < n_k; k++) {
             vec factor = load(x + k * ROW + p);
             UNROLL for (int i = 0; i < n_i; i++) total[k * n_i + i] += factor * value[i];
         }
     }
-    total[n_k * n_i] = total[n_k * n_i + 1] = total[n_k * n_i + 2] = (vec){0};
-    UNROLL for (int j = 0; j < n_k * n_i; j += 4) {
-        vec4 sums = sum4(total[j], total[j + 1], total[j + 2], total[j + 3]);
-        UNROLL for (int s = 0; s < 4; s++)
-            if (j + s < n_k * n_i) gradient[(j + s) / n_i * n_outputs + (j + s) % n_i] += sums[s];
-    }
+    UNROLL for (int j = 0; j < n_k * n_i; j += LANES) store(all + j, sums(total + j));
+    UNROLL for (int k = 0; k < n_k; k++)
+        UNROLL for (int i = 0; i < n_i; i++) gradient[k * n_outputs + i] += all[k * n_i + i];
 }
 
 INLINE void outer_rows(const int n_k, const int n_outputs, const float *x, const float *d, int n_points, float *gradient)
 {
-    const int columns = WIDTH(n_outputs, TILE);
+    const int columns = WIDTH(n_outputs, COLUMNS);
     int i = 0;
     for (; i + columns <= n_outputs; i += columns)
         outer_tile(n_k, columns, x, d + i * ROW, n_points, gradient + i, n_outputs);
@@ -252,7 +279,7 @@ INLINE void outer_rows(const int n_k, const int n_outputs, const float *x, const
 INLINE void outer_layer(const int n_inputs, const int n_outputs, const float *x, const float *d, int n_points,
                         float *gradient)
 {
-    const int rows = WIDTH(n_inputs, TILE);
+    const int rows = WIDTH(n_inputs, WEIGHTS / WIDTH(n_outputs, COLUMNS));
     int k = 0;
     for (; k + rows <= n_inputs; k += rows)
         outer_rows(rows, n_outputs, x + k * ROW, d, n_points, gradient + k * n_outputs);
@@ -280,16 +307,17 @@ INLINE void hidden_scales(const float *parameter, float scale[N_LAYERS - 1])
 }
 
 /* A strip of points through all layers; out is what the last activation takes. */
-INLINE void forward_strip(Tile *tile, const float *parameter, const float *scale, int p, vec out[N_OUT][STRIP])
+INLINE void forward_strip(const int strip, const float *x, Tile *tile, const float *parameter, const float *scale, int p,
+                          vec out[N_OUT][STRIP])
 {
     const float *last = parameter + weight_at(N_LAYERS - 1);
-    forward_layer(N_IN, N_HIDDEN, parameter, &tile->x[0][p], scale[0], &tile->z[0][0][p], &tile->h[0][0][p]);
+    forward_layer(strip, N_IN, N_HIDDEN, parameter, x + p, scale[0], &tile->z[0][0][p], &tile->h[0][0][p]);
     for (int l = 1; l < N_LAYERS - 1; l++)
-        forward_layer(N_HIDDEN, N_HIDDEN, parameter + weight_at(l), &tile->h[l - 1][0][p], scale[l], &tile->z[l][0][p],
-                      &tile->h[l][0][p]);
+        forward_layer(strip, N_HIDDEN, N_HIDDEN, parameter + weight_at(l), &tile->h[l - 1][0][p], scale[l],
+                      &tile->z[l][0][p], &tile->h[l][0][p]);
     for (int i = 0; i < N_OUT; i++) {
-        UNROLL for (int v = 0; v < STRIP; v++) out[i][v] = splat(last[N_HIDDEN * N_OUT + i]);
-        for (int k = 0; k < N_HIDDEN; k++) UNROLL for (int v = 0; v < STRIP; v++)
+        UNROLL for (int v = 0; v < strip; v++) out[i][v] = splat(last[N_HIDDEN * N_OUT + i]);
+        for (int k = 0; k < N_HIDDEN; k++) UNROLL for (int v = 0; v < strip; v++)
             out[i][v] += splat(last[k * N_OUT + i]) * load(&tile->h[N_LAYERS - 2][k][p + v * LANES]);
     }
 }
@@ -305,59 +333,80 @@ INLINE void activate(vec z, float a, float amplitude, vec *prediction, vec *slop
     *prediction = z;
     *slope = splat(1);
 #else
-    *prediction = 1.0f / (1.0f + exponential(-z));
+    *prediction = 1.0f / (1.0f + power_of_two(z * -LOG2_E));
     *slope = *prediction * (1.0f - *prediction);
 #endif
 }
 
-/* Adds the gradients of a tile of n points (padded to whole strips) to those of a block, and its squared errors. */
-static void tile_gradients(Tile *tile, Block *block, float amplitude, int n)
+/* Forward and backward over a strip of points: leaves gradients before the activations, adds to those of the widths. */
+INLINE void strip_gradients(const int strip, const float *x, Tile *tile, const float *parameter, const float *scale,
+                            float amplitude, int p, vec width[N_LAYERS], vec *squares)
 {
-    const float *parameter = block->parameter;
-    float *gradient = block->gradient;
     const float *last = parameter + weight_at(N_LAYERS - 1), last_width = parameter[N_PARAMETERS - 1];
+    vec out[N_OUT][STRIP];
+    forward_strip(strip, x, tile, parameter, scale, p, out);
+    for (int i = 0; i < N_OUT; i++) UNROLL for (int v = 0; v < strip; v++) {
+        float *y = &tile->y[i][p + v * LANES];
+        vec prediction, slope;
+        activate(out[i][v], last_width, amplitude, &prediction, &slope);
+        vec error = (prediction - load(y)) * load(x + N_IN * ROW + p + v * LANES);
+        *squares += error * error;
+        error *= slope;
+#if SINE
+        width[N_LAYERS - 1] += error * out[i][v];
+        error *= last_width;
+#endif
+        store(y, error);
+    }
+    backward_layer(strip, N_HIDDEN, N_OUT, last, &tile->y[0][p], scale[N_LAYERS - 2], &tile->z[N_LAYERS - 2][0][p],
+                   &tile->h[N_LAYERS - 2][0][p], &width[N_LAYERS - 2]);
+    for (int l = N_LAYERS - 2; l > 0; l--)
+        backward_layer(strip, N_HIDDEN, N_HIDDEN, parameter + weight_at(l), &tile->z[l][0][p], scale[l - 1],
+                       &tile->z[l - 1][0][p], &tile->h[l - 1][0][p], &width[l - 1]);
+}
+
+/* Adds the gradients of some points to those of a block, and its squared errors. */
+static void tile_gradients(const Points *points, Tile *tile, Block *block, float amplitude)
+{
+    const float *parameter = block->parameter, *x = &points->x[0][0];
+    const int n = points->n, whole = padded(n);
+    float *gradient = block->gradient;
     float scale[N_LAYERS - 1];
     hidden_scales(parameter, scale);
-    vec bias[N_LAYERS - 1][N_HIDDEN] = {{{0}}}, last_bias[N_OUT] = {{0}}, width[N_LAYERS] = {{0}}, squares = {0};
-    for (int p = 0; p < n; p += STEP) {
-        vec out[N_OUT][STRIP];
-        forward_strip(tile, parameter, scale, p, out);
-        for (int i = 0; i < N_OUT; i++) UNROLL for (int v = 0; v < STRIP; v++) {
-            float *y = &tile->y[i][p + v * LANES];
-            vec prediction, slope;
-            activate(out[i][v], last_width, amplitude, &prediction, &slope);
-            vec error = (prediction - load(y)) * load(&tile->mask[p + v * LANES]);
-            squares += error * error;
-            error *= slope;
-#if SINE
-            width[N_LAYERS - 1] += error * out[i][v];
-            error *= last_width;
-#endif
-            last_bias[i] += error;
-            store(y, error);
-        }
-        backward_layer(N_HIDDEN, N_OUT, last, &tile->y[0][p], scale[N_LAYERS - 2], &tile->z[N_LAYERS - 2][0][p],
-                       &tile->h[N_LAYERS - 2][0][p], &width[N_LAYERS - 2], bias[N_LAYERS - 2]);
-        for (int l = N_LAYERS - 2; l > 0; l--)
-            backward_layer(N_HIDDEN, N_HIDDEN, parameter + weight_at(l), &tile->z[l][0][p], scale[l - 1],
-                           &tile->z[l - 1][0][p], &tile->h[l - 1][0][p], &width[l - 1], bias[l - 1]);
-    }
-    outer_layer(N_IN, N_HIDDEN, &tile->x[0][0], &tile->z[0][0][0], n, gradient);
+    vec width[N_LAYERS] = {{0}}, squares = {0};
+    int p = 0;
+    for (; n - p > HALF * LANES; p += STRIP * LANES)
+        strip_gradients(STRIP, x, tile, parameter, scale, amplitude, p, width, &squares);
+    if (p < n) strip_gradients(HALF, x, tile, parameter, scale, amplitude, p, width, &squares);
+    outer_layer(N_IN + 1, N_HIDDEN, x, &tile->z[0][0][0], whole, gradient);
     for (int l = 1; l < N_LAYERS - 1; l++)
-        outer_layer(N_HIDDEN, N_HIDDEN, &tile->h[l - 1][0][0], &tile->z[l][0][0], n, gradient + weight_at(l));
-    outer_layer(N_HIDDEN, N_OUT, &tile->h[N_LAYERS - 2][0][0], &tile->y[0][0], n, gradient + weight_at(N_LAYERS - 1));
-    for (int l = 0; l < N_LAYERS - 1; l++) {
-        const int n_k = l ? N_HIDDEN : N_IN;
-        for (int i = 0; i < N_HIDDEN; i++) gradient[weight_at(l) + n_k * N_HIDDEN + i] += sum(bias[l][i]);
+        outer_layer(N_HIDDEN + 1, N_HIDDEN, &tile->h[l - 1][0][0], &tile->z[l][0][0], whole, gradient + weight_at(l));
+    outer_layer(N_HIDDEN + 1, N_OUT, &tile->h[N_LAYERS - 2][0][0], &tile->y[0][0], whole, gradient + weight_at(N_LAYERS - 1));
 #ifndef OMEGA
+    for (int l = 0; l < N_LAYERS - 1; l++)
         gradient[WIDTHS_AT + l] += sum(width[l]) * (-2 * scale[l] / parameter[WIDTHS_AT + l]);
 #endif
-    }
-    for (int i = 0; i < N_OUT; i++) gradient[weight_at(N_LAYERS - 1) + N_HIDDEN * N_OUT + i] += sum(last_bias[i]);
 #if SINE
     gradient[N_PARAMETERS - 1] += sum(width[N_LAYERS - 1]);
 #endif
     block->squares += sum(squares);
+}
+
+/* 1 / (sqrt(x) + eps) to 3 ulp, for x that is 0 or a normal number. */
+INLINE vec inverse_root(vec x, float eps)
+{
+#if defined(__AVX512F__)
+    x = most(x, splat(1.2e-38f)); /* one of Newton's steps each from estimates of 14 bits, since division is slow */
+    vec y = (vec)_mm512_rsqrt14_ps((__m512)x), root = x * y;
+    root += (x - root * root) * (y * 0.5f);
+    root += eps;
+    y = (vec)_mm512_rcp14_ps((__m512)root);
+    return y + y * (1.0f - root * y);
+#else
+    vec root;
+    for (int lane = 0; lane < LANES; lane++) root[lane] = __builtin_sqrtf(x[lane]);
+    return 1.0f / (root + eps);
+#endif
 }
 
 /* One step, by optimizers.step_rates: parameter -= rate[0] * m * rate[1] / (sqrt(v) + rate[2]), or where rate[1] is 0
@@ -371,11 +420,7 @@ INLINE void take_step(Block *block, float scale, const float *rate, double beta1
         first += (gradient - first) * gain1;
         second = second * keep2 + gradient * gradient * gain2;
         vec step = (first + (gradient - first) * lookahead) * rate[0];
-        if (rate[1] != 0) {
-            vec root;
-            for (int lane = 0; lane < LANES; lane++) root[lane] = __builtin_sqrtf(second[lane]);
-            step = step * rate[1] / (root + rate[2]);
-        }
+        if (rate[1] != 0) step *= rate[1] * inverse_root(second, rate[2]);
         store(block->first + j, first);
         store(block->second + j, second);
         store(block->parameter + j, load(block->parameter + j) - step);
@@ -403,29 +448,45 @@ INLINE void pack(float *const *tensors, int64_t block, const float *packed)
         memcpy(tensors[t] + block * tensor_size(t), packed, tensor_size(t) * sizeof(float));
 }
 
-INLINE int min(int a, int b) { return a < b ? a : b; }
-
-/* Masks out the points past n, up to a whole strip; returns where that ends. */
-INLINE int begin_tile(Tile *tile, int n)
+/* n points of coords (N_IN, n_points), padded to whole vectors; chosen tells which, NULL for the first ones. */
+INLINE void take_points(Points *points, const float *coords, const int32_t *chosen, int64_t n_points, int n)
 {
-    const int padded = (n + STEP - 1) / STEP * STEP;
-    for (int p = 0; p < padded; p++) tile->mask[p] = p < n;
-    return padded;
+    points->n = n;
+    for (int k = 0; k < N_IN; k++, coords += n_points)
+        if (chosen)
+            for (int p = 0; p < n; p++) points->x[k][p] = coords[chosen[p]];
+        else
+            memcpy(points->x[k], coords, n * sizeof(float));
+    for (int p = 0; p < padded(n); p++) points->x[N_IN][p] = p < n;
 }
 
-/* Memory for a tile and a group of blocks, aligned to cache lines; NULL if there is none. */
+/* The target of a block, (n_points, N_OUT), at these points, and 0 past them: what another block left may be NaN. */
+INLINE void take_target(Tile *tile, const Points *points, const float *target, const int32_t *chosen)
+{
+    const int n = points->n;
+    for (int p = 0; p < n; p++)
+        for (int i = 0; i < N_OUT; i++) tile->y[i][p] = target[(int64_t)(chosen ? chosen[p] : p) * N_OUT + i];
+    for (int i = 0; i < N_OUT; i++)
+        for (int p = n; p < padded(n); p++) tile->y[i][p] = 0;
+    for (int l = 0; l < N_LAYERS - 1; l++) memcpy(tile->h[l][N_HIDDEN], points->x[N_IN], padded(n) * sizeof(float));
+}
+
+/* Memory for what is computed at once, aligned to cache lines; NULL if there is none. */
 typedef struct {
     void *memory;
     Tile *tile;
+    Points *points;
     Block *blocks;
 } Work;
 
 static Work begin_work(void)
 {
-    Work work = {malloc(sizeof(Tile) + sizeof(Block) * GROUP + 64), NULL, NULL};
+    const size_t size = sizeof(Tile) + sizeof(Points) + GROUP * sizeof(Block);
+    Work work = {malloc(size + 64), NULL, NULL, NULL};
     work.tile = (Tile *)(((uintptr_t)work.memory + 63) / 64 * 64);
-    work.blocks = (Block *)(work.tile + 1);
-    if (work.memory) memset(work.tile, 0, sizeof(Tile) + sizeof(Block) * GROUP);
+    work.points = (Points *)(work.tile + 1);
+    work.blocks = (Block *)(work.points + 1);
+    if (work.memory) memset(work.tile, 0, size);
     return work;
 }
 
@@ -463,7 +524,6 @@ int fit(float *const *parameters, float *const *firsts, float *const *seconds, c
     Work work = begin_work();
     if (!work.memory) return 1;
     const unsigned mode = flush_denormals();
-    Tile *tile = work.tile;
     for (int64_t start = first; start < last; start += GROUP) {
         const int n_group = min(GROUP, (int)(last - start));
         Block *blocks = work.blocks;
@@ -474,21 +534,16 @@ int fit(float *const *parameters, float *const *firsts, float *const *seconds, c
         }
         const float *rate = rates;
         for (int epoch = 0; epoch < n_epochs; epoch++) {
+            const int32_t *chosen = order + (int64_t)epoch * n_points;
             for (int b = 0; b < n_group; b++) blocks[b].loss = 0;
             for (int batch = 0; batch < n_points; batch += batch_size, rate += 3) {
                 const int n_batch = min(batch_size, n_points - batch);
                 for (int done = 0; done < n_batch; done += POINTS) {
-                    const int32_t *chosen = order + (int64_t)epoch * n_points + batch + done;
-                    const int n = min(POINTS, n_batch - done), padded = begin_tile(tile, n);
-                    for (int k = 0; k < N_IN; k++)
-                        for (int p = 0; p < n; p++) tile->x[k][p] = coords[(int64_t)k * n_points + chosen[p]];
+                    const int32_t *these = chosen + batch + done;
+                    take_points(work.points, coords, these, n_points, min(POINTS, n_batch - done));
                     for (int b = 0; b < n_group; b++) {
-                        const float *values = target + (start + b) * n_points * N_OUT;
-                        for (int p = 0; p < n; p++)
-                            for (int i = 0; i < N_OUT; i++) tile->y[i][p] = values[(int64_t)chosen[p] * N_OUT + i];
-                        for (int p = n; p < padded; p++) /* what another block left may be NaN */
-                            for (int i = 0; i < N_OUT; i++) tile->y[i][p] = 0;
-                        tile_gradients(tile, &blocks[b], amplitude[start + b], padded);
+                        take_target(work.tile, work.points, target + (start + b) * n_points * N_OUT, these);
+                        tile_gradients(work.points, work.tile, &blocks[b], amplitude[start + b]);
                     }
                 }
                 const float count = (float)n_batch * N_OUT;
@@ -549,32 +604,35 @@ INLINE void solve(double gram[N_HIDDEN][N_HIDDEN], double right[N_HIDDEN][N_OUT]
     }
 }
 
-/* The last layer of a block from its hidden units at the n points of a tile, whose y holds the target. */
-static void fit_tile(Tile *tile, float *parameter, float amplitude, int n, int padded)
+/* The last layer of a block from its hidden units at some points, where tile->y holds the target. */
+static void fit_tile(const Points *points, Tile *tile, float *parameter, float amplitude)
 {
     float(*h)[ROW] = tile->h[N_LAYERS - 2], scale[N_LAYERS - 1], *weight = parameter + weight_at(N_LAYERS - 1);
     float products[N_HIDDEN * N_HIDDEN] = {0}, with_target[N_HIDDEN * N_OUT] = {0}, mean_h[N_HIDDEN], mean_y[N_OUT];
     double gram[N_HIDDEN][N_HIDDEN], right[N_HIDDEN][N_OUT], trace = 0;
-    vec unused[N_OUT][STRIP];
+    const int n = points->n, whole = padded(n);
     hidden_scales(parameter, scale);
-    for (int p = 0; p < padded; p += STEP) forward_strip(tile, parameter, scale, p, unused);
+    for (int p = 0; p < whole; p += HALF * LANES) {
+        vec unused[N_OUT][STRIP];
+        forward_strip(HALF, &points->x[0][0], tile, parameter, scale, p, unused);
+    }
     for (int i = 0; i < N_OUT; i++) {
         vec all = {0};
-        for (int p = 0; p < padded; p++)
+        for (int p = 0; p < whole; p++)
             tile->y[i][p] = p < n ? before_output(tile->y[i][p], parameter[N_PARAMETERS - 1], amplitude) : 0;
-        for (int p = 0; p < padded; p += LANES) all += load(&tile->y[i][p]);
+        for (int p = 0; p < whole; p += LANES) all += load(&tile->y[i][p]);
         mean_y[i] = sum(all) / n;
         for (int p = 0; p < n; p++) tile->y[i][p] -= mean_y[i];
     }
     for (int k = 0; k < N_HIDDEN; k++) {
         vec all = {0};
-        for (int p = n; p < padded; p++) h[k][p] = 0;
-        for (int p = 0; p < padded; p += LANES) all += load(&h[k][p]);
+        for (int p = n; p < whole; p++) h[k][p] = 0;
+        for (int p = 0; p < whole; p += LANES) all += load(&h[k][p]);
         mean_h[k] = sum(all) / n;
         for (int p = 0; p < n; p++) h[k][p] -= mean_h[k];
     }
-    outer_layer(N_HIDDEN, N_HIDDEN, h[0], h[0], padded, products);
-    outer_layer(N_HIDDEN, N_OUT, h[0], tile->y[0], padded, with_target);
+    outer_layer(N_HIDDEN, N_HIDDEN, h[0], h[0], whole, products);
+    outer_layer(N_HIDDEN, N_OUT, h[0], tile->y[0], whole, with_target);
     for (int i = 0; i < N_HIDDEN; i++) {
         for (int j = 0; j < N_HIDDEN; j++) gram[i][j] = products[i * N_HIDDEN + j];
         for (int c = 0; c < N_OUT; c++) right[i][c] = with_target[i * N_OUT + c];
@@ -600,20 +658,34 @@ int fit_last_layer(float *const *parameters, const float *amplitude, const float
     Work work = begin_work();
     if (!work.memory) return 1;
     const unsigned mode = flush_denormals();
-    Tile *tile = work.tile;
-    const int padded = begin_tile(tile, n_points);
-    for (int k = 0; k < N_IN; k++) memcpy(tile->x[k], coords + (int64_t)k * n_points, n_points * sizeof(float));
+    take_points(work.points, coords, NULL, n_points, n_points);
     for (int64_t block = first; block < last; block++) {
         float *parameter = work.blocks[0].parameter;
         unpack(parameters, block, parameter);
-        for (int p = 0; p < n_points; p++)
-            for (int i = 0; i < N_OUT; i++) tile->y[i][p] = target[(block * n_points + p) * N_OUT + i];
-        fit_tile(tile, parameter, amplitude[block], n_points, padded);
+        take_target(work.tile, work.points, target + block * n_points * N_OUT, NULL);
+        fit_tile(work.points, work.tile, parameter, amplitude[block]);
         pack(parameters, block, parameter);
     }
     free(work.memory);
     restore_mode(mode);
     return 0;
+}
+
+/* What a block gives at some points, into out (n, N_OUT). */
+static void predict_tile(const Points *points, Tile *tile, const float *parameter, float amplitude, float *out)
+{
+    float scale[N_LAYERS - 1], value[N_OUT][STRIP * LANES];
+    hidden_scales(parameter, scale);
+    for (int p = 0; p < points->n; p += STRIP * LANES) {
+        vec z[N_OUT][STRIP], prediction, slope;
+        forward_strip(STRIP, &points->x[0][0], tile, parameter, scale, p, z);
+        for (int i = 0; i < N_OUT; i++) UNROLL for (int v = 0; v < STRIP; v++) {
+            activate(z[i][v], parameter[N_PARAMETERS - 1], amplitude, &prediction, &slope);
+            memcpy(value[i] + v * LANES, &prediction, sizeof prediction);
+        }
+        for (int q = 0; q < min(STRIP * LANES, points->n - p); q++)
+            for (int i = 0; i < N_OUT; i++) out[(p + q) * N_OUT + i] = value[i][q];
+    }
 }
 
 /* Evaluate blocks first..last-1 at coords (N_IN, n_points): out (n_blocks, n_points, N_OUT). Returns as fit does. */
@@ -623,29 +695,15 @@ int predict(float *const *parameters, const float *amplitude, const float *coord
     Work work = begin_work();
     if (!work.memory) return 1;
     const unsigned mode = flush_denormals();
-    Tile *tile = work.tile;
     for (int64_t start = first; start < last; start += GROUP) {
         const int n_group = min(GROUP, (int)(last - start));
         for (int b = 0; b < n_group; b++) unpack(parameters, start + b, work.blocks[b].parameter);
         for (int64_t done = 0; done < n_points; done += POINTS) {
             const int n = n_points - done < POINTS ? (int)(n_points - done) : POINTS;
-            for (int k = 0; k < N_IN; k++) memcpy(tile->x[k], coords + k * n_points + done, n * sizeof(float));
-            for (int b = 0; b < n_group; b++) {
-                const float *parameter = work.blocks[b].parameter;
-                float *into = out + ((start + b) * n_points + done) * N_OUT, scale[N_LAYERS - 1];
-                hidden_scales(parameter, scale);
-                for (int p = 0; p < n; p += STEP) {
-                    vec z[N_OUT][STRIP], slope;
-                    float value[N_OUT][STEP];
-                    forward_strip(tile, parameter, scale, p, z);
-                    for (int i = 0; i < N_OUT; i++) UNROLL for (int v = 0; v < STRIP; v++) {
-                        activate(z[i][v], parameter[N_PARAMETERS - 1], amplitude[start + b], &z[i][v], &slope);
-                        memcpy(value[i] + v * LANES, &z[i][v], sizeof(vec));
-                    }
-                    for (int q = 0; q < min(STEP, n - p); q++)
-                        for (int i = 0; i < N_OUT; i++) into[(p + q) * N_OUT + i] = value[i][q];
-                }
-            }
+            take_points(work.points, coords + done, NULL, n_points, n);
+            for (int b = 0; b < n_group; b++)
+                predict_tile(work.points, work.tile, work.blocks[b].parameter, amplitude[start + b],
+                             out + ((start + b) * n_points + done) * N_OUT);
         }
     }
     free(work.memory);

@@ -31,6 +31,7 @@ SERVED = ("gaussian", "sine")
 _SOURCE = Path(__file__).with_suffix(".c")
 _FLAGS = ("-O3", "-mcpu=native", "-fno-math-errno", "-shared", "-fPIC")
 _PIECES_PER_THREAD = 4  # so that threads finish together
+_PIECE = 32  # blocks, at most
 
 
 def fit_points(
@@ -97,7 +98,7 @@ def _pointers(tensors: list[Tensor]) -> ctypes.Array:
 def _share_out(call: Callable[[int, int], int], n_blocks: int) -> None:
     """Call it with ranges first..last-1 of the blocks, from as many threads as torch uses."""
     n_threads = torch.get_num_threads()
-    step = max(1, min(8, n_blocks // (n_threads * _PIECES_PER_THREAD)))
+    step = max(1, min(_PIECE, n_blocks // (n_threads * _PIECES_PER_THREAD)))
     ranges = ((start, min(start + step, n_blocks)) for start in range(0, n_blocks, step))
     pieces = [_threads(n_threads).submit(call, *piece) for piece in ranges]
     try:
@@ -141,12 +142,7 @@ def _library(shape: NetworkShape) -> ctypes.CDLL | KernelError:
 def _load(shape: NetworkShape) -> ctypes.CDLL:
     if shape.activation not in SERVED:
         raise KernelError(f"it has no {shape.activation} activations")
-    constants = dict(N_IN=shape.n_in, N_OUT=shape.n_out, N_LAYERS=shape.n_layers, N_HIDDEN=shape.n_hidden)
-    constants |= dict(SINE=int(shape.output == "sine"), LINEAR=int(shape.output == "linear"))
-    constants |= dict(CENTRE=f"{shape.centre!r}f", RIDGE=RIDGE, STILL=STILL, LEAST=f"{LEAST!r}f")
-    if shape.activation == "sine":
-        constants["OMEGA"] = f"{shape.omega!r}f"
-    flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
+    flags = [*_FLAGS, *_constants(shape)]
     try:
         compiler = version("ziglang")
     except ImportError as error:
@@ -169,6 +165,16 @@ def _load(shape: NetworkShape) -> ctypes.CDLL:
     library.fit_last_layer.argtypes = [*[pointer] * 4, *[count] * 2, size]
     library.predict.argtypes = [*[pointer] * 4, *[count] * 3]
     return library
+
+
+def _constants(shape: NetworkShape) -> list[str]:
+    """The flags that name a network to the source."""
+    constants = dict(N_IN=shape.n_in, N_OUT=shape.n_out, N_LAYERS=shape.n_layers, N_HIDDEN=shape.n_hidden)
+    constants |= dict(SINE=int(shape.output == "sine"), LINEAR=int(shape.output == "linear"))
+    constants |= dict(CENTRE=f"{shape.centre!r}f", RIDGE=RIDGE, STILL=STILL, LEAST=f"{LEAST!r}f")
+    if shape.activation == "sine":
+        constants["OMEGA"] = f"{shape.omega!r}f"
+    return [f"-D{name}={value}" for name, value in constants.items()]
 
 
 def _compile(flags: list[str], path: Path) -> None:
