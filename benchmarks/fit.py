@@ -17,7 +17,7 @@ import torch
 from benchmarks.peak import peak_flops
 from benchmarks.records import Printer, make_parser
 from models.block_network import BlockNetwork, init_blocks_
-from models.encoding import encode, frequencies
+from models.encoding import encode, encoded_width, frequencies
 from models.networks import make_network
 from models.ops import choose_backend, reference
 from models.ops.optimizers import make_optimizer
@@ -56,9 +56,9 @@ def main() -> None:
 
 
 def measure(table: Printer, name: str, n_blocks: int, device: torch.device, repeats: int, peak: float | None) -> None:
-    patch, n_freq, batch_size, shape = NETWORKS[name]
+    patch, n_freq, batch_size, _ = NETWORKS[name]
     coords = encode(block_coords(patch), n_freq and frequencies(n_freq, "octaves")).to(device)
-    shape = NetworkShape(n_in=coords.shape[1], output="sine", **shape)
+    shape = shape_of(name)
     fused = choose_backend("auto", [shape], device)
     fits = {"reference": reference.fit_points, "compiled": reference.fit_points}
     if fused is not reference:
@@ -98,6 +98,13 @@ def measure(table: Printer, name: str, n_blocks: int, device: torch.device, repe
     widths = [shape.n_in, *[shape.n_hidden] * (shape.n_layers - 1), shape.n_out]
     used = ", ".join(f"{memory[kind][1]:.0f}" if kind in memory else "" for kind in KINDS)
     table.add(f"{name}: {'-'.join(map(str, widths))}", n_blocks, *cells, ratio, flops, share, used)
+
+
+def shape_of(name: str) -> NetworkShape:
+    """Of a network of `NETWORKS`."""
+    patch, n_freq, _, sizes = NETWORKS[name]
+    n_in = encoded_width(len(patch), n_freq and frequencies(n_freq, "octaves"))
+    return NetworkShape(n_in=n_in, output="sine", **sizes)
 
 
 def visit(

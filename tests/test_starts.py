@@ -17,6 +17,11 @@ from options.presets import RIDGE_EPOCHS, steps_for
 from training.spec import specify_levels
 from utils.blocks import block_coords
 
+fused_cuda = pytest.importorskip("models.ops.fused_cuda", exc_type=ImportError)
+
+BACKENDS = [
+    pytest.param(module, id=module.__name__.rpartition(".")[2]) for module in (reference, fused_cpu, fused_cuda)
+]
 SHAPES = [
     NetworkShape(n_in=24, n_out=3, n_layers=3, n_hidden=18, output="sine", centre=0.5),
     NetworkShape(n_in=24, n_out=1, n_layers=3, n_hidden=18, output="sigmoid", centre=0.5),
@@ -33,7 +38,7 @@ def problem(shape: NetworkShape, n_points: int = 100, n_blocks: int = 11):
     return network, torch.rand(n_points, shape.n_in) * 2 - 1, torch.rand(n_blocks, n_points, shape.n_out) * 0.8 + 0.1
 
 
-@pytest.mark.parametrize("backend", [reference, fused_cpu], ids=["reference", "fused_cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_last_layer_is_the_minimum_of_the_penalised_squares(backend, shape):
     """The gradient of  sum |h w + b - wanted|^2 + ridge |w|^2  vanishes there, by autograd in double precision."""
@@ -67,7 +72,7 @@ def test_blocks_do_not_see_each_other_nor_the_number_of_threads():
     assert torch.equal(network.bias[-1][4:5], alone.bias[-1])
 
 
-@pytest.mark.parametrize("backend", [reference, fused_cpu], ids=["reference", "fused_cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_units_that_are_constant_leave_the_layer_as_it_was(backend):
     network, coords, target = problem(SHAPES[2])
     with torch.no_grad():
