@@ -17,6 +17,7 @@ SEED: dict[str, Any] = dict(
     omega=None,
     weight_sharing="none",
     start="random",
+    order="random",
     n_layers=4,
     n_hidden=20,
     a=0.1,
@@ -48,7 +49,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "seed": {"image": {}, "mesh": dict(patch_size=[16])},
     "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16])},
     "best": {
-        "image": _CENTRED | dict(n_freq=6, n_hidden=18, lr=6e-2, start="ridge", stop_ratio=0.25),
+        "image": _CENTRED | dict(n_freq=6, n_hidden=18, lr=6e-2, start="ridge", order="even", stop_ratio=0.25),
         "mesh": _CENTRED | dict(patch_size=[16], n_freq=2, n_hidden=8, loss_thr=5e-3, stop_ratio=0.1),
     },
 }
@@ -78,6 +79,7 @@ _LARGEST = {"image": _LARGE, "mesh": 256}  # along an axis, up to which there ar
 _LEVELS = {"image": 4, "mesh": 3}
 
 STARTS = ["random", "ridge"]
+ORDERS = ["random", "even"]
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gaussian": dict(activation="gaussian"),
