@@ -43,13 +43,13 @@ _PAPER = dict(
 )
 _BY_EPOCHS = dict(batch_size=None, betas=None)  # `steps_for` each level
 _CENTRED = _BY_EPOCHS | dict(
-    arch="centred", use_pe=True, frequencies="harmonics", n_layers=3, a=0.8, optimizer="nradam"
+    arch="centred", use_pe=True, frequencies="harmonics", n_layers=3, a=0.8, order="even", optimizer="nradam"
 )
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "seed": {"image": {}, "mesh": dict(patch_size=[16])},
     "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16])},
     "best": {
-        "image": _CENTRED | dict(n_freq=6, n_hidden=18, lr=6e-2, start="ridge", order="even", stop_ratio=0.25),
+        "image": _CENTRED | dict(n_freq=6, n_hidden=18, lr=6e-2, start="ridge", stop_ratio=0.25),
         "mesh": _CENTRED | dict(patch_size=[16], n_freq=2, n_hidden=8, loss_thr=5e-3, stop_ratio=0.1),
     },
 }

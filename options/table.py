@@ -20,19 +20,8 @@ _MOST_PIXELS = 2**20  # along an axis
 _MOST_EPOCHS = 10**7  # each has a place in the curves
 _RARE = (
     *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "start", "a", "order"),
-    *(
-        "batch_size",
-        "lr",
-        "optimizer",
-        "betas",
-        "val_freq",
-        "stop_ratio",
-        "save_every",
-        "log_image",
-        "b_chunks",
-        "max_memory",
-    ),
-    "max_blocks",
+    *("batch_size", "lr", "optimizer", "betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks"),
+    *("max_memory", "max_blocks"),
 )
 
 
