@@ -99,7 +99,8 @@ def steps_for(task: str, n_points: int, n_epochs: int) -> tuple[int, tuple[float
         n_epochs: of the level
     """
     is_short = n_epochs <= FEW_EPOCHS
-    return max(1, n_points // _BATCHES[task][not is_short]), (0.9, 0.95 if is_short else 0.99)
+    batch_size = -(-n_points // _BATCHES[task][not is_short])  # rounded up: a rest of a few points makes a wild step
+    return batch_size, (0.9, 0.95 if is_short else 0.99)
 
 
 def levels_for(task: str, size: tuple[int, ...]) -> int:
