@@ -14,8 +14,11 @@ from options.table import make_parser
 from utils.cli import value_text
 from utils.errors import InputError, size_text
 
+_LATER = ("start", "order")
+"""Options younger than files: recorded where they differ from MINER_pl's, whose files stay as they are."""
+
 _RECORDED = (  # in this order, on which the bytes of checkpoints depend
-    *("task", "path", "input_size", *(name for name in SEED if name != "start")),
+    *("task", "path", "input_size", *(name for name in SEED if name not in _LATER)),
     *("target_psnr", "target_iou", "max_seconds", "seed"),
     *("exp_name", "log_image", "b_chunks", "backend", "accelerator"),
 )
@@ -117,8 +120,7 @@ def method_line(options: Namespace) -> str:
 def recorded_options(options: Namespace) -> dict[str, Any]:
     """What to remember of a run: all options but those that tell how to treat its files and this machine."""
     kept = {name: getattr(options, name) for name in _RECORDED}
-    if options.start != "random":  # files of random starts are as they were before there was a choice
-        kept["start"] = options.start
+    kept |= {name: value for name in _LATER if (value := getattr(options, name)) != SEED[name]}
     return json.loads(json.dumps(kept))  # new objects: pickled bytes depend on which strings are one and the same
 
 

@@ -119,6 +119,8 @@ OF_BEST: dict[str, dict[str, Options]] = {  # taken back, or changed further
         "copied weights": dict(weight_sharing="copy"),
         "inherited features": dict(weight_sharing="inherit"),
         **SHORT,
+        "random order": dict(order="random"),
+        **{f"{name}, random order": short | dict(order="random") for name, short in SHORT.items()},
         **{f"{name}, random start": short | dict(start="random") for name, short in SHORT.items()},
         **{f"{name}, steps as of many epochs": short | LONG_STEPS for name, short in SHORT.items()},
     },

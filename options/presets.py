@@ -17,6 +17,7 @@ SEED: dict[str, Any] = dict(
     omega=None,
     weight_sharing="none",
     start="random",
+    order="random",
     n_layers=4,
     n_hidden=20,
     a=0.1,
@@ -42,7 +43,7 @@ _PAPER = dict(
 )
 _BY_EPOCHS = dict(batch_size=None, betas=None)  # `steps_for` each level
 _CENTRED = _BY_EPOCHS | dict(
-    arch="centred", use_pe=True, frequencies="harmonics", n_layers=3, a=0.8, optimizer="nradam"
+    arch="centred", use_pe=True, frequencies="harmonics", n_layers=3, a=0.8, order="even", optimizer="nradam"
 )
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "seed": {"image": {}, "mesh": dict(patch_size=[16])},
@@ -78,6 +79,7 @@ _LARGEST = {"image": _LARGE, "mesh": 256}  # along an axis, up to which there ar
 _LEVELS = {"image": 4, "mesh": 3}
 
 STARTS = ["random", "ridge"]
+ORDERS = ["random", "even"]
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gaussian": dict(activation="gaussian"),
@@ -97,7 +99,8 @@ def steps_for(task: str, n_points: int, n_epochs: int) -> tuple[int, tuple[float
         n_epochs: of the level
     """
     is_short = n_epochs <= FEW_EPOCHS
-    return max(1, n_points // _BATCHES[task][not is_short]), (0.9, 0.95 if is_short else 0.99)
+    batch_size = -(-n_points // _BATCHES[task][not is_short])  # rounded up: a rest of a few points makes a wild step
+    return batch_size, (0.9, 0.95 if is_short else 0.99)
 
 
 def levels_for(task: str, size: tuple[int, ...]) -> int:

@@ -1,7 +1,7 @@
 """Every option of train.py, in groups, with its type and its help."""
 
 from datasets.tasks import TASKS
-from options.presets import ARCHITECTURES, FEW_EPOCHS, N_VOXELS, PRESETS, QUALITIES, RIDGE_EPOCHS, SEED, STARTS
+from options.presets import ARCHITECTURES, FEW_EPOCHS, N_VOXELS, ORDERS, PRESETS, QUALITIES, RIDGE_EPOCHS, SEED, STARTS
 from utils.cli import (
     OneLineParser,
     Options,
@@ -19,9 +19,9 @@ from utils.cli import (
 _MOST_PIXELS = 2**20  # along an axis
 _MOST_EPOCHS = 10**7  # each has a place in the curves
 _RARE = (
-    *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "start", "a", "batch_size", "lr"),
-    *("optimizer", "betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks", "max_memory"),
-    "max_blocks",
+    *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "start", "a", "order"),
+    *("batch_size", "lr", "optimizer", "betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks"),
+    *("max_memory", "max_blocks"),
 )
 
 
@@ -189,25 +189,18 @@ def _add_steps(add_to: Options) -> None:
         "(default: from the quality and the size; seed 500)",
     )
     add(
-        "--loss_thr",
-        type=not_negative(),
-        metavar="X",
-        help="mean square error up to which a block needs no network, or no training; 1e-4 is 40 dB "
-        f"{_default('loss_thr')}",
-    )
-    add(
-        "--stop_ratio",
-        type=not_negative(),
-        metavar="X",
-        help="fraction of loss_thr at which a block stops training; below 1, networks go on improving "
-        f"{_default('stop_ratio')}",
-    )
-    add(
         "--batch_size",
         type=whole_number(1),
         metavar="N",
         help="points of a block in a batch, at most all of them (default: an eighth, of a volume a fourth; "
         f"in levels of at most {FEW_EPOCHS} epochs a sixteenth; seed 256)",
+    )
+    add_choice(
+        add_to,
+        "--order",
+        ORDERS,
+        help="of a block's points in an epoch; even: those of a batch are spread evenly over the block "
+        f"{_default('order')}",
     )
     add(
         "--lr",
@@ -239,6 +232,20 @@ def _add_steps(add_to: Options) -> None:
 
 def _add_ends(add_to: Options) -> None:
     add = add_to.add_argument
+    add(
+        "--loss_thr",
+        type=not_negative(),
+        metavar="X",
+        help="mean square error up to which a block needs no network, or no training; 1e-4 is 40 dB "
+        f"{_default('loss_thr')}",
+    )
+    add(
+        "--stop_ratio",
+        type=not_negative(),
+        metavar="X",
+        help="fraction of loss_thr at which a block stops training; below 1, networks go on improving "
+        f"{_default('stop_ratio')}",
+    )
     add(
         "--target_psnr",
         type=positive(1000),

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from utils.rng import block_uniform, point_order
+from utils.rng import block_uniform, even_order, point_order
 
 
 def test_weights_of_a_block_do_not_depend_on_which_others_are_drawn():
@@ -27,3 +28,29 @@ def test_every_epoch_visits_each_point_once_in_its_own_order():
     assert len(orders.unique(dim=0)) == 4
     assert torch.equal(orders[2:], point_order(3, 1, range(6, 8), 625))
     assert not torch.equal(orders, point_order(3, 0, range(4, 8), 625))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (25, 25), (8, 32), (1, 7), (1, 1), (16, 16, 16), (5, 6, 7)], ids=str)
+def test_an_even_order_visits_each_point_once_and_is_its_epochs_own(size):
+    orders = even_order(3, 1, range(4, 8), size)
+    n_points = torch.tensor(size).prod()
+    assert torch.equal(orders.sort(dim=1).values, torch.arange(n_points).expand(4, -1))
+    assert torch.equal(orders[2:], even_order(3, 1, range(6, 8), size))
+    if n_points > 100:
+        assert len({*map(tuple, (*orders.tolist(), *even_order(3, 0, range(4, 8), size).tolist()))}) == 8
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 64), (16, 16, 16)], ids=str)
+@pytest.mark.parametrize("n_batch", [16, 64, 256])
+def test_batches_of_an_even_order_are_even_along_every_axis_and_over_the_block(size, n_batch):
+    """A batch has as many points in each slab of an axis, and in each cell of a grid, as in any other."""
+    for batch in even_order(0, 0, range(2), size).flatten().split(n_batch):
+        places = torch.stack(torch.unravel_index(batch, size), dim=1)
+        for axis, extent in enumerate(size):
+            assert places[:, axis].bincount(minlength=extent).unique().numel() <= 2
+            slabs = min(extent, n_batch)
+            assert (places[:, axis] * slabs // extent).bincount().eq(n_batch // slabs).all()
+        if len(size) == 2:
+            rows = int(n_batch**0.5)
+            cells = places[:, 0] * rows // size[0] * rows + places[:, 1] * rows // size[1]
+            assert cells.bincount().eq(1).all()

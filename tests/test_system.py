@@ -159,6 +159,7 @@ def test_losses_are_summed_where_double_precision_is_known(monkeypatch):
         optimizer="radam",
         betas=(0.9, 0.9),
         starts_fitted=False,
+        is_even=False,
     )
     module = LevelModule(
         make_network(2, shape),

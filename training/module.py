@@ -17,7 +17,7 @@ from training.state import PartState
 from training.stop import Enough
 from utils.metrics import Metric
 from utils.ranks import Ranks
-from utils.rng import point_order
+from utils.rng import even_order, point_order
 
 if TYPE_CHECKING:
     from training.curves import LevelCurves
@@ -114,12 +114,18 @@ class LevelModule(LightningModule):
         phase = torch.tensor(epochs, dtype=torch.float64) / self.spec.n_epochs * math.pi
         return lowest + (self.spec.lr - lowest) * (1 + phase.cos()) / 2
 
+    def _order(self, epochs: range) -> Tensor:
+        """(n_epochs, n_points) in which each epoch visits the points of every block."""
+        if self.spec.is_even:
+            return even_order(self.spec.seed, self.spec.index, epochs, self.spec.patch_size)
+        return point_order(self.spec.seed, self.spec.index, epochs, len(self.coords))
+
     def training_step(self, visit: Visit, _: int) -> None:
         if not len(visit.target):
             return
         part, optimizer = select_blocks(self.twin, self.optimizers(use_pl_optimizer=False), visit.index)
         set_step(optimizer, visit.epochs.start * -(-len(self.coords) // self.spec.batch_size))
-        order = point_order(self.spec.seed, self.spec.index, visit.epochs, len(self.coords)).to(self.device)
+        order = self._order(visit.epochs).to(self.device)
         if self.spec.starts_fitted and visit.epochs.start == 0:
             fit_last_layer(self.backend, part, self.coords, visit.target, order[0])
         losses = self.backend.fit_points(

@@ -29,6 +29,7 @@ class LevelSpec:
     seed: key of the initial weights and of the order of points, together with the index
     starts_fitted: networks start from a wider draw and with last layers that are fitted to the target
     n_epochs, val_freq: epochs in all, and between validations
+    is_even: batches are spread evenly over a block
     batch_size: points of a block in a step
     optimizer, betas, lr: of the steps; the learning rate falls to lr/30 by a cosine over the epochs
     loss_thr: mean square error above which a block gets a network
@@ -46,6 +47,7 @@ class LevelSpec:
     seed: int
     n_epochs: int
     val_freq: int
+    is_even: bool
     batch_size: int
     optimizer: str
     betas: tuple[float, float]
@@ -91,6 +93,7 @@ def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> Le
         seed=options.seed,
         n_epochs=n_epochs,
         val_freq=options.val_freq,
+        is_even=options.order == "even",
         batch_size=options.batch_size or batch_size,
         optimizer=options.optimizer,
         betas=tuple(options.betas or betas),
