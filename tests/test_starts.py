@@ -30,19 +30,21 @@ SHAPES = [
 ]
 
 
-def problem(shape: NetworkShape, n_points: int = 100, n_blocks: int = 11):
+def problem(shape: NetworkShape, n_points: int = 100, n_blocks: int = 11, backend=reference):
     torch.manual_seed(3)
     network = make_network(n_blocks, shape, 0.6)
     init_blocks_(network, torch.arange(n_blocks), seed=1, level=0)
     network.amplitude.fill_(0.4)
-    return network, torch.rand(n_points, shape.n_in) * 2 - 1, torch.rand(n_blocks, n_points, shape.n_out) * 0.8 + 0.1
+    coords, target = torch.rand(n_points, shape.n_in) * 2 - 1, torch.rand(n_blocks, n_points, shape.n_out) * 0.8 + 0.1
+    device = "cuda" if backend is fused_cuda and torch.cuda.is_available() else "cpu"  # else Triton's interpreter
+    return network.to(device), coords.to(device), target.to(device)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_last_layer_is_the_minimum_of_the_penalised_squares(backend, shape):
     """The gradient of  sum |h w + b - wanted|^2 + ridge |w|^2  vanishes there, by autograd in double precision."""
-    network, coords, target = problem(shape)
+    network, coords, target = problem(shape, backend=backend)
     others = [tensor.clone() for tensor in network.packed_order()[: 2 * shape.n_layers - 2]]
     backend.fit_last_layer(network, coords, target)
     assert all(map(torch.equal, others, network.packed_order()))
@@ -72,9 +74,21 @@ def test_blocks_do_not_see_each_other_nor_the_number_of_threads():
     assert torch.equal(network.bias[-1][4:5], alone.bias[-1])
 
 
+@pytest.mark.parametrize("n_points", [3, 37, 256])
+def test_on_a_gpu_a_last_layer_is_that_of_the_definition_and_no_block_sees_another(n_points):
+    network, coords, target = problem(SHAPES[0], n_points, 3, fused_cuda)
+    alone, expected = network.select(torch.tensor([1])), network.select(torch.arange(3))
+    fused_cuda.fit_last_layer(network, coords, target)
+    fused_cuda.fit_last_layer(alone, coords, target[1:2])
+    reference.fit_last_layer(expected, coords, target)
+    for mine, single, true in zip(network.parameters(), alone.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(mine[1:2], single)
+        torch.testing.assert_close(mine, true, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_units_that_are_constant_leave_the_layer_as_it_was(backend):
-    network, coords, target = problem(SHAPES[2])
+    network, coords, target = problem(SHAPES[2], backend=backend)
     with torch.no_grad():
         network.weight[0][2] = 0
     before = network.weight[-1][2].clone()
