@@ -36,8 +36,7 @@ def pyramid(signal: Tensor, n_scales: int) -> list[Tensor]:
 
 def source_window(start: int, stop: int, factor: int, size: int) -> tuple[int, int]:
     """The range of coarse samples, of `size` along an axis, that upsampled samples start..stop-1 depend on."""
-    taps, _ = _spline_taps(torch.tensor([start, stop - 1]), factor, size)
-    return int(taps.min()), int(taps.max()) + 1
+    return max(0, start // factor - 1), min(size, (stop - 1) // factor + 2)
 
 
 def upsample(window: Tensor, factor: int, crop: Window, origin: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
@@ -56,22 +55,33 @@ def upsample(window: Tensor, factor: int, crop: Window, origin: tuple[int, ...],
     Outputs
         (c, *[stop - start]) in [0, 1], as the samples are
     """
-    for axis, (start, stop) in enumerate(crop):
-        taps, weights = _spline_taps(torch.arange(start, stop), factor, size[axis])
-        taps = (taps - origin[axis]).to(window.device)
-        weights = weights.to(window).view(len(weights), -1, *[1] * (window.ndim - axis - 2))
-        total = _select(window, axis + 1, taps[0]).mul_(weights[0])
-        for tap, weight in zip(taps[1:], weights[1:], strict=True):
-            total.addcmul_(_select(window, axis + 1, tap), weight)
-        window = total
+    for axis, (along, first, length) in enumerate(zip(crop, origin, size, strict=True), 1):
+        window = _upsample_along(window, axis, factor, along, first, length)
     return window.clamp_(0, 1)  # only rounding can leave the range
 
 
-def _select(values: Tensor, axis: int, index: Tensor) -> Tensor:
-    """`index_select`, but along the last axis `gather`, which is several times as fast there."""
-    if axis == values.ndim - 1:
-        return values.gather(axis, index.expand(*values.shape[:-1], -1))
-    return values.index_select(axis, index)
+def _upsample_along(
+    window: Tensor, axis: int, factor: int, crop: tuple[int, int], origin: int, size: int
+) -> Tensor:
+    """`upsample` along one axis. Every `factor`-th sample has the same weights, so these are three products of slices."""
+    start, stop = crop
+    first, last = start // factor - 1, (stop - 1) // factor + 1  # of the coarse samples, one beyond an edge included
+    low, high = max(first, 0), min(last, size - 1)
+    reaches = [(low, high), *[(low, low)] * (first < low), *[(high, high)] * (last > high)]
+    parts = [window.narrow(axis, reach[0] - origin, reach[1] - reach[0] + 1) for reach in sorted(reaches)]
+    window = torch.cat(parts, axis) if len(parts) > 1 else parts[0]
+    out = window.new_empty(*window.shape[:axis], stop - start, *window.shape[axis + 1 :])
+    inner = axis == window.ndim - 1
+    for begin in range(start, min(start + factor, stop)):
+        nearest, phase = begin // factor - first, begin % factor
+        wanted = out[(*[slice(None)] * axis, slice(begin - start, None, factor))]
+        before, here, after = (window.narrow(axis, nearest + step, wanted.shape[axis]) for step in (-1, 0, 1))
+        left, middle, right = _spline_weights(phase, factor)
+        total = torch.empty_like(before) if inner else wanted  # with gaps between values, each product would be slow
+        torch.mul(before, left, out=total).add_(here, alpha=middle).add_(after, alpha=right)
+        if inner:
+            wanted.copy_(total)
+    return out
 
 
 def upsample_whole(coarse: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -91,19 +101,11 @@ def upsample_window(read: Callable[[Window], Tensor], size: tuple[int, ...], fac
     return upsample(read(window), factor, crop, tuple(start for start, _ in window), size)
 
 
-def _spline_taps(index: Tensor, factor: int, size: int) -> tuple[Tensor, Tensor]:
-    """The coarse samples that each upsampled one is made of, and their weights.
+def _spline_weights(phase: int, factor: int) -> tuple[float, float, float]:
+    """Of the coarse samples before, at and after an upsampled sample of index `phase` modulo `factor`.
 
-    An upsampled sample lies at (index + 1/2)/factor - 1/2, in coarse samples; the kernel is the uniform quadratic
-    B-spline (de Boor, A Practical Guide to Splines, ch. IX).
-
-    Inputs
-        index: (n,)
-    Outputs
-        (3, n) coarse indices, (3, n) weights in double precision
+    The sample lies at (index + 1/2)/factor - 1/2, in coarse samples, so nearest to number index // factor; the kernel is
+    the uniform quadratic B-spline (de Boor, A Practical Guide to Splines, ch. IX).
     """
-    numerator = 2 * index + 1 - factor  # of the position, over 2 * factor
-    nearest = torch.div(numerator + factor, 2 * factor, rounding_mode="floor")
-    t = (numerator - 2 * factor * nearest).double() / (2 * factor)  # in [-1/2, 1/2)
-    taps = torch.stack([nearest - 1, nearest, nearest + 1]).clamp(0, size - 1)
-    return taps, torch.stack([(1 / 2 - t) ** 2 / 2, 3 / 4 - t**2, (1 / 2 + t) ** 2 / 2])
+    t = (2 * phase + 1 - factor) / (2 * factor)  # in [-1/2, 1/2)
+    return (1 / 2 - t) ** 2 / 2, 3 / 4 - t**2, (1 / 2 + t) ** 2 / 2
