@@ -118,7 +118,7 @@ def _fill(source: Source, n_scales: int, place: Path | None, progress: bool = Fa
             message = f"{source.path}: {which} of its voxels are inside, so it has no surface; use another grid"
             raise InputError(message)
         for finer, coarser in pairwise(levels):
-            for start, stop in row_ranges(2 * coarser.n_channels, coarser.size):
+            for start, stop in row_ranges(4 * coarser.n_channels, coarser.size):
                 window = ((2 * start, min(2 * stop, finer.size[0])), *whole(finer.size[1:]))
                 coarser.write(((start, stop), *whole(coarser.size[1:])), downsample(finer.read(window)))
                 bar.update(stop - start)

@@ -18,7 +18,7 @@ from utils.ranks import Ranks
 from utils.raster import Raster, as_values
 from utils.windows import Window, rows_at_once, size_of, whole
 
-_BLOCKS_AT_ONCE = 1024
+_VALUES_AT_ONCE = 2**18  # of blocks that are judged together: few enough for the cache
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ class LevelTarget:
         first, n_blocks = bands.start * per_band, len(bands) * per_band
         # filled in place: small results between large temporary ones would keep the memory of these from the system
         mean_square, amplitude, base_sums = torch.empty(n_blocks), torch.empty(n_blocks), torch.empty(n_blocks, 2)
+        at_once = max(1, _VALUES_AT_ONCE // (prod(self.patch_size) * self.signal.n_channels))
         for blocks, signal, base in self._bands(bands):
-            for some in torch.arange(len(blocks)).split(_BLOCKS_AT_ONCE):
+            for some in torch.arange(len(blocks)).split(at_once):
                 base_blocks = gather_blocks(base, self.patch_size, some)
                 signal_blocks = as_values(gather_blocks(signal, self.patch_size, some), self.signal.unit)
                 difference = (signal_blocks - base_blocks).flatten(1)

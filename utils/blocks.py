@@ -20,8 +20,8 @@ def pad_to_blocks(signal: torch.Tensor, patch_size: tuple[int, ...]) -> torch.Te
     for axis, (n_blocks, patch) in enumerate(zip(grid_shape(signal.shape[1:], patch_size), patch_size, strict=True), 1):
         length = signal.shape[axis]
         if n_blocks * patch > length:
-            index = torch.arange(n_blocks * patch, device=signal.device).clamp(max=length - 1)
-            signal = signal.index_select(axis, index)
+            edge = signal.narrow(axis, length - 1, 1)
+            signal = torch.cat([signal, *[edge] * (n_blocks * patch - length)], axis)
     return signal
 
 
@@ -84,11 +84,12 @@ def block_coords(
 def true_points(size: tuple[int, ...], patch_size: tuple[int, ...], blocks: torch.Tensor) -> torch.Tensor:
     """Which points of some blocks lie inside the signal, not in its padding: (n_blocks, n_points) bool."""
     grid = grid_shape(size, patch_size)
-    inside = torch.ones(len(blocks), 1, dtype=torch.bool, device=blocks.device)
-    for place, patch, length in zip(torch.unravel_index(blocks, grid), patch_size, size, strict=True):
-        along = place[:, None] * patch + torch.arange(patch, device=blocks.device) < length  # (n_blocks, patch)
-        inside = rearrange(inside[:, :, None] & along[:, None], "block points place -> block (points place)")
-    return inside
+    inside = torch.ones(len(blocks), *patch_size, dtype=torch.bool, device=blocks.device)
+    places = torch.unravel_index(blocks, grid)
+    for axis, (place, n_blocks, patch, length) in enumerate(zip(places, grid, patch_size, size, strict=True), 1):
+        kept = length - (n_blocks - 1) * patch  # of the last block
+        inside.narrow(axis, kept, patch - kept)[place == n_blocks - 1] = False
+    return inside.flatten(1)
 
 
 def runs(numbers: Sequence[int], at_once: int) -> Iterator[tuple[int, int]]:

@@ -20,9 +20,10 @@ def level_size(size: tuple[int, ...], level: int) -> tuple[int, ...]:
 
 def downsample(signal: Tensor) -> Tensor:
     """Halve (c, *size) of any type by area averaging, to float32; a last entry without a partner counts twice."""
-    halves = pad_to_blocks(signal, (2,) * (signal.ndim - 1))
+    halves = pad_to_blocks(signal, (2,) * (signal.ndim - 1)).float()
     for axis in range(1, signal.ndim):
-        halves = halves.unflatten(axis, (-1, 2)).mean(axis + 1, dtype=torch.float32)
+        even, odd = halves.unflatten(axis, (-1, 2)).unbind(axis + 1)
+        halves = (even + odd).div_(2)
     return halves
 
 
@@ -60,10 +61,8 @@ def upsample(window: Tensor, factor: int, crop: Window, origin: tuple[int, ...],
     return window.clamp_(0, 1)  # only rounding can leave the range
 
 
-def _upsample_along(
-    window: Tensor, axis: int, factor: int, crop: tuple[int, int], origin: int, size: int
-) -> Tensor:
-    """`upsample` along one axis. Every `factor`-th sample has the same weights, so these are three products of slices."""
+def _upsample_along(window: Tensor, axis: int, factor: int, crop: tuple[int, int], origin: int, size: int) -> Tensor:
+    """`upsample` along one axis, by slices: every `factor`-th sample has the same weights."""
     start, stop = crop
     first, last = start // factor - 1, (stop - 1) // factor + 1  # of the coarse samples, one beyond an edge included
     low, high = max(first, 0), min(last, size - 1)
@@ -104,8 +103,8 @@ def upsample_window(read: Callable[[Window], Tensor], size: tuple[int, ...], fac
 def _spline_weights(phase: int, factor: int) -> tuple[float, float, float]:
     """Of the coarse samples before, at and after an upsampled sample of index `phase` modulo `factor`.
 
-    The sample lies at (index + 1/2)/factor - 1/2, in coarse samples, so nearest to number index // factor; the kernel is
-    the uniform quadratic B-spline (de Boor, A Practical Guide to Splines, ch. IX).
+    The sample lies at (index + 1/2)/factor - 1/2, in coarse samples, so nearest to number index // factor; the kernel
+    is the uniform quadratic B-spline (de Boor, A Practical Guide to Splines, ch. IX).
     """
     t = (2 * phase + 1 - factor) / (2 * factor)  # in [-1/2, 1/2)
     return (1 / 2 - t) ** 2 / 2, 3 / 4 - t**2, (1 / 2 + t) ** 2 / 2

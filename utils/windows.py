@@ -9,7 +9,7 @@ from math import prod
 
 Window = tuple[tuple[int, int], ...]
 
-_VALUES_AT_ONCE = 2**22
+_VALUES_AT_ONCE = 2**20  # more would leave the caches of a processor
 
 
 def whole(size: tuple[int, ...]) -> Window:

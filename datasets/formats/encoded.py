@@ -111,7 +111,8 @@ def as_array(picture: PIL.Image.Image, mode: str) -> np.ndarray:
     n_rows = max(1, _VALUES_AT_ONCE // (width * len(mode)))
     for top in range(0, height, n_rows):
         rows = picture.crop((0, top, width, min(top + n_rows, height)))
-        pixels[top : top + n_rows] = np.asarray(rows.convert(mode)).reshape(-1, width, len(mode))
+        rows = rows if rows.mode == mode else rows.convert(mode)
+        pixels[top : top + n_rows] = np.asarray(rows).reshape(-1, width, len(mode))
     return pixels
 
 
