@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from utils.cli import MOST, OneLineParser, add_flag, option_type, text, whole_number
-from utils.errors import InputError, importing, run_command
+from utils.errors import InputError, run_command
 from utils.files import check_exists
+from utils.imports import importing
 
 _FOLDER = Path("occupancy")
 

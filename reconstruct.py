@@ -10,7 +10,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from utils.cli import OneLineParser, Options, add_backend_option, add_choice, add_flag, text, whole_number
-from utils.errors import InputError, importing, run_command
+from utils.errors import InputError, run_command
+from utils.imports import importing
 
 _MOST_SCALE = 128
 

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 from opt import parse_options
-from utils.errors import importing, run_command
+from utils.errors import run_command
 from utils.files import check_exists
+from utils.imports import importing
 from utils.launchers import is_launched
 
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from models.level import Level, refine
 from training.datamodule import Visit
 from training.display import Display, Standing
+from training.lightning import Callback, Trainer
 from training.module import LevelModule
 from training.state import PartState
 from training.stop import StopSignals

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from datasets.targets import BlockTarget
+from training.lightning import LightningDataModule
 from utils.blocks import runs
 from utils.ranks import Ranks
 

@@ -20,7 +20,6 @@ from typing import NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments import SLURMEnvironment
 
 from training.stop import resuming_command
 from utils.devices import device_of
@@ -203,6 +202,8 @@ def _end_with(parent: int) -> None:
 
 def _slurm_address() -> str:
     """Where the tasks of a step meet: on its first node, at a port of its own."""
+    from training.lightning import SLURMEnvironment  # which loads slowly
+
     node = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
     number = int(os.environ["SLURM_JOB_ID"]) * 16 + int(os.environ["SLURM_STEP_ID"])
     return f"{node}:{15000 + number % 15000}"

@@ -17,7 +17,8 @@ from models.block_network import BlockNetwork
 from models.level import Level, refine
 from models.networks import make_network
 from models.shape import NetworkShape
-from training.part import Job, Part, fit_part
+from training.job import Job
+from training.part import Part, fit_part
 from training.run import JOINING, Run, span_of
 from training.spec import LevelSpec
 from utils.arrays import map_new_array

@@ -4,7 +4,6 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from models.block_network import BlockNetwork
@@ -12,6 +11,7 @@ from models.ops import Backend
 from models.ops.optimizers import make_optimizer, select_blocks, set_step
 from models.starts import fit_last_layer
 from training.datamodule import Check, Visit
+from training.lightning import LightningModule
 from training.spec import LevelSpec
 from training.state import PartState
 from training.stop import Enough

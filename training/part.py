@@ -1,9 +1,8 @@
 """A part of a level: some of its blocks, which are trained together, each process its share of them."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from datasets.targets import LevelTarget, Survey
@@ -11,61 +10,21 @@ from models.block_network import init_blocks_
 from models.encoding import encode
 from models.level import Level
 from models.networks import make_network
-from models.ops import Backend
 from models.sharing import share_weights_
 from models.starts import widen_
 from training.callbacks import LevelImages, PartProgress, StateSaver
-from training.display import Display
+from training.job import Job
 from training.module import LevelModule
-from training.plan import Plan
 from training.pruning import BlockPruning
 from training.run import Run
 from training.spec import LevelSpec
 from training.state import PartState, interleave
-from training.stop import Enough, StopSignals
 from training.trainer import train
 from utils.blocks import block_coords
 from utils.checkpoint import state_path
 from utils.errors import InputError
 from utils.memory import release_memory
-from utils.metrics import Metric
 from utils.ranks import Ranks
-
-if TYPE_CHECKING:
-    from training.curves import Curves
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all levels of a run share.
-
-    specs: of each level, the finest first
-    metric: judges the fit
-    backend, device: that train
-    ranks: the processes that do
-    stop, enough: when to end before all epochs are done
-    run: the files
-    plan: how levels are kept, and how many blocks a process trains at once
-    curves: for TensorBoard; None in all processes but the first
-    display: of the progress
-    b_chunks, save_every, log_image, quiet: the options
-    """
-
-    specs: list[LevelSpec]
-    metric: Metric
-    backend: Backend
-    device: torch.device
-    ranks: Ranks
-    stop: StopSignals
-    enough: Enough
-    run: Run
-    plan: Plan
-    curves: "Curves | None"
-    display: Display
-    b_chunks: int
-    save_every: float
-    log_image: bool
-    quiet: bool
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from utils.pyramid import level_size
 from utils.raster import COMPUTED, raster_bytes
 from utils.windows import rows_at_once
 
-_MARGIN = 2**27  # what Lightning, TensorBoard and a visit take besides
+_MARGIN = 2**27  # what a visit and others take besides
+_TO_LOAD, _TO_LOAD_SHARED = 2**28, 2**26  # Lightning and TensorBoard, which are not there yet
 _COPIES_OF_WINDOW = 10  # while some rows of a level are upsampled, cut into blocks, judged
 _COPIES_OF_NETWORK = 7  # itself, its twin and two moments, these three once more while they shrink
 _COPIES_OF_ACTIVATION, _COPIES_OF_INPUT = 8, 2  # that autograd keeps
@@ -253,8 +254,8 @@ def plan_memory(
         files=files if is_mapped else 0,
         max_blocks=max_blocks,
         n_local=n_local,
-        host=used_memory() + _MARGIN + on_host + (history if device_budget is None else 0),
-        shared=shared_memory(),
+        host=used_memory() + _TO_LOAD + _MARGIN + on_host + (history if device_budget is None else 0),
+        shared=shared_memory() + _TO_LOAD_SHARED,
         launcher=used_memory() - shared_memory() if n_local > 1 else 0,
         device=0 if device_budget is None else trained + history + _MARGIN,
     )

@@ -1,8 +1,7 @@
 """The policy of pruning: which blocks stop training, and when. The surgery is `models.ops.optimizers.select_blocks`."""
 
-from pytorch_lightning import Callback, Trainer
-
 from models.ops.optimizers import select_blocks
+from training.lightning import Callback, Trainer
 from training.module import LevelModule
 
 

@@ -4,15 +4,15 @@ import math
 import platform
 import sys
 import time
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
 from models.miner import MINER
-from training.part import Job
+from training.job import Job
 from utils.checkpoint import level_path
 from utils.errors import InputError
 from utils.memory import peak_memory, release_memory
@@ -135,6 +135,6 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "pytorch_lightning": pl.__version__,
+            "pytorch_lightning": version("pytorch_lightning"),
         },
     }

@@ -4,8 +4,10 @@ import gc
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +21,16 @@ from datasets.tasks import TASKS, Task, is_mesh
 from models.ops import Backend, choose_backend
 from opt import method_line, parse_options, per_axis, settle, target_of
 from training.display import Display
+from training.job import Job
 from training.launch import began, join, launch, place
-from training.level import fit_levels
-from training.part import Job
 from training.plan import Plan, plan_run
 from training.report import finish, print_finished
 from training.run import Run, check_folder
 from training.spec import LevelSpec, specify_levels
 from training.stop import Enough, StopSignals, resumable
-from training.trainer import quiet_lightning
 from utils.checkpoint import lock
 from utils.errors import size_text
+from utils.imports import uncollected
 from utils.ranks import Ranks
 
 
@@ -86,7 +87,6 @@ def run(argv: list[str], started: float) -> None:
 def set_up() -> None:
     """What all fits of this process share."""
     torch.set_flush_denormal(True)  # before any parallel work, or some threads stay slow
-    quiet_lightning()
 
 
 def prepare(
@@ -124,7 +124,9 @@ def train(fit: Fit, ranks: Ranks, stop: StopSignals) -> None:
     """Fit the signal, level by level, and report."""
     options, task, source = fit.options, fit.task, fit.source
     check_folder(fit.ckpts, options)
-    store = open_levels(fit, ranks)
+    with ThreadPoolExecutor(1) as loader:
+        loader.submit(load_training)  # takes as long as reading the signal
+        store = open_levels(fit, ranks)
     source.close()
     described = task.describe(source) | {"crc32": store.crc32}
     logs = fit.root / "logs" / options.exp_name
@@ -134,7 +136,8 @@ def train(fit: Fit, ranks: Ranks, stop: StopSignals) -> None:
         if ranks.is_first and not options.quiet:
             print_finished(fit.ckpts, report, task.metric)
         return
-    from training.curves import Curves  # TensorBoard loads slowly
+    from training.curves import Curves
+    from training.level import fit_levels
 
     enough = Enough(target, options.max_seconds and fit.started + options.max_seconds, ranks)
     job = Job(
@@ -157,6 +160,15 @@ def train(fit: Fit, ranks: Ranks, stop: StopSignals) -> None:
     resumed = run.is_begun  # the seconds are then those of the last part alone
     report = fit_levels(job, store.levels) | {"resumed": resumed}
     finish(job, store.levels[0], report, options.backend, fit.started)
+
+
+def load_training() -> None:
+    """Import what loads slowly, Lightning and TensorBoard; whatever goes wrong shows when it is imported again."""
+    with uncollected():
+        import_module("training.level")
+        import_module("training.curves")
+        if gc.get_freeze_count():
+            gc.freeze()  # as `run` has done with what came before
 
 
 def open_signal(options: Namespace, task: Task, ranks: Ranks, root: Path) -> Source:

@@ -1,18 +1,13 @@
 """What is asked of Lightning, and what is kept from it."""
 
-import logging
-import warnings
 from math import prod
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning import Callback
-from pytorch_lightning.plugins.environments import LightningEnvironment
-from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from datasets.targets import BlockTarget
 from models.ops.batching import blocks_at_once, points_at_once
 from training.datamodule import LevelDataModule
+from training.lightning import Callback, LightningEnvironment, SingleDeviceStrategy, Trainer
 from training.module import LevelModule
 from utils.ranks import Ranks
 
@@ -21,13 +16,6 @@ from utils.ranks import Ranks
 _VISIT_STEPS = 2048
 _VISIT_POINTS = {"cpu": 2**24}
 _VISIT_POINTS_ON_DEVICE = 2**30
-
-
-def quiet_lightning() -> None:
-    """Lightning's advice is for other ways of training."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module=name)
 
 
 def train(
@@ -56,7 +44,7 @@ def train(
         visit_blocks=max(1, points_at_once(device) // spec.batch_size),
         check_blocks=blocks_at_once(n_points, b_chunks, device),
     )
-    trainer = pl.Trainer(
+    trainer = Trainer(
         accelerator=device.type,
         devices=1 if device.index is None else [device.index],
         strategy=SingleDeviceStrategy(device),  # processes share out blocks: there are no gradients to average

@@ -4,8 +4,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 _BROKEN_PIPE = 128 + 13  # how shells report a program that SIGPIPE has ended
 
@@ -62,16 +61,6 @@ def _run(main: Callable[[], None]) -> int | str | None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return f"error: {place}{error.strerror or one_line(error)}"
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """While slow libraries are imported, Ctrl-C ends the program in silence: they do not all let the exception pass."""
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
     finally:
         signal.signal(signal.SIGINT, before)
 
