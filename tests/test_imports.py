@@ -1,6 +1,8 @@
 """The floors of the house, read off the import statements: docs/design.md tells why they lie so."""
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -79,6 +81,11 @@ def test_a_library_is_known_to_its_floor_alone(library):
         name.split(".")[0] for name, path in files().items() if library in {one.split(".")[0] for one in imported(path)}
     }
     assert knowing == LIBRARIES[library]
+
+
+def test_lightning_is_not_loaded_before_the_signal_is_read():
+    code = "import sys, training.session; sys.exit('pytorch_lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_no_file_needs_itself():

@@ -29,7 +29,7 @@ FIT = [
 ]
 N_EPOCHS = {"fused": ["20", "40", "200"], "reference": ["10", "20", "40"]}
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["train"])
+FORKS.set_forkserver_preload(["train", "training.level", "training.curves"])
 
 
 def fit(folder: Path, arguments: list[str], visit_points: int) -> None:

@@ -145,7 +145,7 @@ def test_a_run_that_may_not_fit_is_told_so(command, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("networks", ["--backend fused", "--backend reference", "--arch gabor"])
 def test_a_run_takes_the_memory_that_it_says_at_most_and_more_than_half_of_it(tmp_path, networks):
-    arguments = ["--path", ASTRONAUT, "--n_scales", 2, "--num_epochs", 6, "--val_freq", 2, *networks.split()]
+    arguments = ["--path", ASTRONAUT, "--n_scales", 2, "--num_epochs", 2, "--val_freq", 1, *networks.split()]
     command = [sys.executable, ROOT / "train.py", *map(str, arguments), "--accelerator", "cpu"]
     printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     bound = int(re.search(r"([\d,]+) MiB of memory", printed)[1].replace(",", ""))
@@ -184,17 +184,19 @@ def test_networks_of_sines_are_fitted_pruned_and_read_back(command, tmp_path, mo
     outcome = command("train.py", *SMALL_FIT, *sines, "--backend", backend)
     assert outcome.status == 0, outcome.error
     model = MINER.load("ckpts/small")
-    assert outcome.out.splitlines()[-1] == f"PSNR : {psnr(model.decode(), astronaut):.4f} dB"
-    assert psnr(model.decode(), astronaut) > 30
+    printed = float(outcome.out.splitlines()[-1].split()[2])
+    assert printed == pytest.approx(psnr(model.decode(), astronaut), abs=2e-4)  # by backends that round differently
+    assert printed > 30
     assert all(level.network.shape.omega == 10 and not level.network.a for level in model.levels.values())
     metrics = json.loads((tmp_path / "ckpts/small/metrics.json").read_text())["levels"]
     assert metrics[0]["points_trained"] < 200 * 256 * metrics[0]["active_blocks"], "blocks have left"
 
 
-def test_networks_of_gabor_filters_are_fitted_pruned_resumed_and_read_back(command, tmp_path, monkeypatch, astronaut):
+def test_networks_of_gabor_filters_are_fitted_pruned_resumed_and_read_back(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = [*SMALL_FIT, "--use_pe", "false", "--arch", "gabor", "--lr", 6e-2, "--betas", 0.8, 0.99]
-    arguments += ["--loss_thr", 1e-3, "--num_epochs", 40, 40, 120]
+    astronaut = read_picture(ASTRONAUT, (45, 60)).values
+    arguments = [*SMALL_FIT, "--input_size", 60, 45, "--use_pe", "false", "--arch", "gabor", "--lr", 6e-2]
+    arguments += ["--betas", 0.8, 0.99, "--loss_thr", 1e-3, "--num_epochs", 40, 40, 120]
     outcome = command("train.py", *arguments)
     assert outcome.status == 0, outcome.error
     assert "backend: reference" in outcome.out
@@ -202,8 +204,8 @@ def test_networks_of_gabor_filters_are_fitted_pruned_resumed_and_read_back(comma
     assert outcome.out.splitlines()[-1] == f"PSNR : {psnr(model.decode(), astronaut):.4f} dB"
     assert psnr(model.decode(), astronaut) > 30
     assert model.summary[0]["parameters"] == model.summary[0]["active_blocks"] * (2 * 6 * 20 + 21 * 20 + 21 * 3)
-    crop = ((10, 40), (30, 77))
-    assert torch.equal(model.decode(crop=crop), model.decode()[:, 10:40, 30:77])
+    crop = ((10, 40), (20, 57))
+    assert torch.equal(model.decode(crop=crop), model.decode()[:, 10:40, 20:57])
     metrics = json.loads((tmp_path / "ckpts/small/metrics.json").read_text())["levels"]
     assert metrics[0]["points_trained"] < 120 * 256 * metrics[0]["active_blocks"], "blocks have left"
 

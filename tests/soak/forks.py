@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _PROGRAMS = ("train", "reconstruct", "preprocess_mesh")
-_LATE = ("training.curves", "kornia.metrics", "pyvips", "tifffile", "zarr")  # what they import when they need it
+_LATE = ("training.level", "training.curves", "pyvips", "tifffile", "zarr")  # what they import when they need it
 
 
 class Forks:
