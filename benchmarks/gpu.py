@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 import yaml
@@ -36,10 +37,23 @@ from utils.rng import point_order
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT, FOR_SPEED = 480, 130  # seconds of it all, and of them for the speeds, which come last
-FULL = SimpleNamespace(
-    pluto=4096, mosaic=(28672, 10240), coarser=2, finest=2, blocks=4096, some=64, crop=512, repeats=3
-)
-SMALL = SimpleNamespace(pluto=256, mosaic=(896, 320), epochs=1, blocks=64, some=4, crop=64, repeats=1)
+
+
+class Sizes(NamedTuple):
+    """How large the parts are: pictures in pixels, epochs of each level of the mosaic, blocks whose speed is measured
+    and some that are compared, repeats of a measurement."""
+
+    pluto: int
+    mosaic: tuple[int, int]
+    epochs: int
+    blocks: int
+    some: int
+    crop: int
+    repeats: int
+
+
+FULL = Sizes(pluto=4096, mosaic=(28672, 10240), epochs=2, blocks=4096, some=64, crop=512, repeats=3)
+SMALL = Sizes(pluto=256, mosaic=(896, 320), epochs=1, blocks=64, some=4, crop=64, repeats=1)
 N_EPOCHS = 2  # after which trained networks are compared
 
 
@@ -120,7 +134,7 @@ def off(values: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def pluto(
-    folder: Path, picture: Path, sizes: SimpleNamespace, device: torch.device, left: Callable[[], float]
+    folder: Path, picture: Path, sizes: Sizes, device: torch.device, left: Callable[[], float]
 ) -> tuple[str, Callable[[], str]]:
     """What is fitted, and the fit."""
     size = [sizes.pluto, sizes.pluto]
@@ -129,7 +143,7 @@ def pluto(
 
 
 def mosaics(
-    folder: Path, picture: Path, sizes: SimpleNamespace, device: torch.device, left: Callable[[], float]
+    folder: Path, picture: Path, sizes: Sizes, device: torch.device, left: Callable[[], float]
 ) -> tuple[str, Callable[[], str]]:
     """The same of a mosaic for few epochs."""
     width, height = sizes.mosaic
@@ -177,7 +191,7 @@ def decoding(run: Path, crop: int, device: torch.device) -> str:
     return f"{size}: {whole:.0f} ms; {crop}x{crop} of it: {part:.1f} ms"
 
 
-def speed(name: str, sizes: SimpleNamespace, device: torch.device) -> str:
+def speed(name: str, sizes: Sizes, device: torch.device) -> str:
     """As benchmarks.fit has it."""
     found = []
     fit.measure(
