@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as programs do before torch is there
+from utils.imports import spin_briefly
+
+spin_briefly()  # as programs do
 
 import torch
 

@@ -62,7 +62,7 @@ def _load_network(
 
 @triton.jit
 def _sine_and_cosine(x):
-    """To 2 ulp for |x| up to a few thousand, by Cody and Waite's reduction: without the libraries' branch for larger x."""
+    """To 2 ulp for |x| up to a few thousand, by Cody and Waite's reduction: without the libraries' branch beyond."""
     shifted = x * 0.636619772 + 12582912.0  # rounds to a whole number, which its low bits hold
     n = shifted - 12582912.0
     r = x - n * 1.5703125
