@@ -20,7 +20,7 @@ from utils.raster import COMPUTED, raster_bytes
 from utils.windows import rows_at_once
 
 _MARGIN = 2**27  # what a visit and others take besides
-_TO_LOAD, _TO_LOAD_SHARED = 2**28, 2**26  # Lightning and TensorBoard, which are not there yet
+_TO_LOAD, _TO_LOAD_SHARED = 160 * 2**20, 2**26  # Lightning and TensorBoard, which are not there yet
 _COPIES_OF_WINDOW = 10  # while some rows of a level are upsampled, cut into blocks, judged
 _COPIES_OF_NETWORK = 7  # itself, its twin and two moments, these three once more while they shrink
 _COPIES_OF_ACTIVATION, _COPIES_OF_INPUT = 8, 2  # that autograd keeps
