@@ -15,7 +15,8 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import triton
@@ -54,8 +55,9 @@ def main() -> None:
 def measure(kernels: Sequence[str]) -> Iterator[tuple[str, str, str, int, int, int, int]]:
     """Network, kernel, architecture; registers, bytes spilled, bytes of shared memory; programs a multiprocessor."""
     rows = [(network, kernel, target) for network in NETWORKS for kernel in kernels for target in TARGETS]
-    with ThreadPoolExecutor(2) as threads:  # the compilers let go of Python meanwhile
-        for row, taken in zip(rows, threads.map(lambda row: _measure(*row), rows), strict=True):
+    # in processes, since of two threads one changes how many registers the other's compiler takes
+    with ProcessPoolExecutor(2, get_context("spawn")) as processes:
+        for row, taken in zip(rows, processes.map(_measure, *zip(*rows, strict=True)), strict=True):
             yield *row, *taken
 
 
