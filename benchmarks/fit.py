@@ -56,8 +56,7 @@ def main() -> None:
 
 
 def measure(table: Printer, name: str, n_blocks: int, device: torch.device, repeats: int, peak: float | None) -> None:
-    patch, n_freq, batch_size, _ = NETWORKS[name]
-    coords = encode(block_coords(patch), n_freq and frequencies(n_freq, "octaves")).to(device)
+    batch_size, coords = NETWORKS[name][2], coords_of(name).to(device)
     shape = shape_of(name)
     fused = choose_backend("auto", [shape], device)
     fits = {"reference": reference.fit_points, "compiled": reference.fit_points}
@@ -105,6 +104,12 @@ def shape_of(name: str) -> NetworkShape:
     patch, n_freq, _, sizes = NETWORKS[name]
     n_in = encoded_width(len(patch), n_freq and frequencies(n_freq, "octaves"))
     return NetworkShape(n_in=n_in, output="sine", **sizes)
+
+
+def coords_of(name: str) -> torch.Tensor:
+    """(n_points, n_in) the encoded points of a block of `NETWORKS`."""
+    patch, n_freq, *_ = NETWORKS[name]
+    return encode(block_coords(patch), n_freq and frequencies(n_freq, "octaves"))
 
 
 def visit(

@@ -27,12 +27,10 @@ from benchmarks.mosaic import mosaic
 from benchmarks.records import Printer, make_parser
 from datasets.writers import write_rows
 from models.block_network import BlockNetwork, init_blocks_
-from models.encoding import encode, frequencies
 from models.miner import MINER
 from models.networks import make_network
 from models.ops import Backend, choose_backend, reference
 from models.ops.optimizers import make_optimizer
-from utils.blocks import block_coords
 from utils.rng import point_order
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,9 +109,7 @@ def trained(
     backend: Backend, name: str, n_blocks: int, device: torch.device, double: bool = False
 ) -> tuple[BlockNetwork, torch.Tensor]:
     """A network after some epochs, and what it predicts."""
-    patch, n_freq, batch_size, _ = fit.NETWORKS[name]
-    coords = encode(block_coords(patch), n_freq and frequencies(n_freq, "octaves"))
-    shape = fit.shape_of(name)
+    batch_size, coords, shape = fit.NETWORKS[name][2], fit.coords_of(name), fit.shape_of(name)
     network = make_network(n_blocks, shape)
     init_blocks_(network, torch.arange(n_blocks), seed=0, level=0)
     generator = torch.Generator().manual_seed(5)
@@ -162,7 +158,7 @@ def train(folder: Path, config: str, changes: dict, device: torch.device, limit:
     """Run train.py with the options of one of configs/, some of them changed.
 
     Errors
-        TimeoutExpired after `limit` seconds, CalledProcessError if it fails
+        TimeoutExpired after `limit` seconds, RuntimeError with what it printed if it fails
     """
     options = yaml.safe_load((ROOT / "configs" / f"{config}.yaml").read_text())
     options |= changes | dict(backend="fused", accelerator="gpu" if device.type == "cuda" else "cpu")

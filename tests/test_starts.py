@@ -17,10 +17,15 @@ from options.presets import RIDGE_EPOCHS, steps_for
 from training.spec import specify_levels
 from utils.blocks import block_coords
 
-fused_cuda = pytest.importorskip("models.ops.fused_cuda", exc_type=ImportError)
+try:
+    from models.ops import fused_cuda
+except ImportError:  # there is no Triton for this system
+    fused_cuda = None
 
 BACKENDS = [
-    pytest.param(module, id=module.__name__.rpartition(".")[2]) for module in (reference, fused_cpu, fused_cuda)
+    pytest.param(module, id=module.__name__.rpartition(".")[2])
+    for module in (reference, fused_cpu, fused_cuda)
+    if module
 ]
 SHAPES = [
     NetworkShape(n_in=24, n_out=3, n_layers=3, n_hidden=18, output="sine", centre=0.5),
@@ -74,6 +79,7 @@ def test_blocks_do_not_see_each_other_nor_the_number_of_threads():
     assert torch.equal(network.bias[-1][4:5], alone.bias[-1])
 
 
+@pytest.mark.skipif(fused_cuda is None, reason="there is no Triton for this system")
 @pytest.mark.parametrize("n_points", [3, 37, 256])
 def test_on_a_gpu_a_last_layer_is_that_of_the_definition_and_no_block_sees_another(n_points):
     network, coords, target = problem(SHAPES[0], n_points, 3, fused_cuda)
@@ -166,6 +172,7 @@ def test_batches_follow_the_patch():
     assert steps_for("image", 16 * 16, 200)[0] == 32
     assert steps_for("image", 3, 5)[0] == 1
     assert steps_for("mesh", 16**3, 150)[0] == 1024
+    assert RIDGE_EPOCHS <= 40
 
 
 @pytest.mark.parametrize("n_points", [625, 21 * 21, 33 * 33, 17**3, 100 * 100 + 1])
@@ -175,4 +182,3 @@ def test_no_batch_is_a_small_rest_of_an_epoch(task, n_points, n_epochs):
     """The loss of a batch is scaled by itself, so that of a single point would weigh as much as all others."""
     batch_size, _ = steps_for(task, n_points, n_epochs)
     assert -n_points % batch_size < batch_size / 2
-    assert RIDGE_EPOCHS <= 40

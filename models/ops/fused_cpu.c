@@ -471,7 +471,7 @@ INLINE void take_target(Tile *tile, const Points *points, const float *target, c
     for (int l = 0; l < N_LAYERS - 1; l++) memcpy(tile->h[l][N_HIDDEN], points->x[N_IN], padded(n) * sizeof(float));
 }
 
-/* Memory for what is computed at once, aligned to cache lines; NULL if there is none. */
+/* Memory for what is computed at once of so many blocks, aligned to cache lines; NULL if there is none. */
 typedef struct {
     void *memory;
     Tile *tile;
@@ -479,9 +479,9 @@ typedef struct {
     Block *blocks;
 } Work;
 
-static Work begin_work(void)
+static Work begin_work(int64_t n_blocks)
 {
-    const size_t size = sizeof(Tile) + sizeof(Points) + GROUP * sizeof(Block);
+    const size_t size = sizeof(Tile) + sizeof(Points) + (n_blocks < GROUP ? n_blocks : GROUP) * sizeof(Block);
     Work work = {malloc(size + 64), NULL, NULL, NULL};
     work.tile = (Tile *)(((uintptr_t)work.memory + 63) / 64 * 64);
     work.points = (Points *)(work.tile + 1);
@@ -521,7 +521,7 @@ int fit(float *const *parameters, float *const *firsts, float *const *seconds, c
         int64_t n_blocks, int64_t first, int64_t last, int32_t n_points, int32_t n_epochs, int32_t batch_size,
         double beta1, double beta2, float lookahead, float loss_eps, float loss_scale)
 {
-    Work work = begin_work();
+    Work work = begin_work(last - first);
     if (!work.memory) return 1;
     const unsigned mode = flush_denormals();
     for (int64_t start = first; start < last; start += GROUP) {
@@ -655,7 +655,7 @@ static void fit_tile(const Points *points, Tile *tile, float *parameter, float a
 int fit_last_layer(float *const *parameters, const float *amplitude, const float *coords, const float *target,
                    int64_t first, int64_t last, int32_t n_points)
 {
-    Work work = begin_work();
+    Work work = begin_work(last - first);
     if (!work.memory) return 1;
     const unsigned mode = flush_denormals();
     take_points(work.points, coords, NULL, n_points, n_points);
@@ -692,7 +692,7 @@ static void predict_tile(const Points *points, Tile *tile, const float *paramete
 int predict(float *const *parameters, const float *amplitude, const float *coords, float *out, int64_t first,
             int64_t last, int64_t n_points)
 {
-    Work work = begin_work();
+    Work work = begin_work(last - first);
     if (!work.memory) return 1;
     const unsigned mode = flush_denormals();
     for (int64_t start = first; start < last; start += GROUP) {

@@ -75,7 +75,7 @@ def fit_last_layer(network: BlockMLP, coords: Tensor, target: Tensor) -> None:
         _padded(coords, constants),
         target.contiguous(),
         *(len(coords), RIDGE, STILL, LEAST),
-        **{name: value for name, value in constants.items() if name != "strip"},
+        **constants,
     )
     parts = _parts(packed, network.packed_order(), constants)
     last = 2 * network.shape.n_layers - 2
@@ -96,7 +96,7 @@ def predict(network: BlockMLP, index: Tensor | slice, coords: Tensor) -> Tensor:
             _padded(coords, constants),
             out,
             len(coords),
-            **{name: value for name, value in constants.items() if name != "strip"},
+            **constants,
         )
     return out
 
@@ -166,7 +166,6 @@ def prepare(shape: NetworkShape) -> dict[str, Any]:
         p_hidden=p_hidden,
         p_out=p_out,
         tile=32,
-        strip=512,
         precision="ieee" if torch.version.hip else "tf32x3",  # matrix units of AMD's multiply float32 as it is
         num_warps=2,
         num_stages=1,

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 WIDTHS = tl.constexpr(16)  # numbers set aside for the widths at the end of a group
+STRIP = tl.constexpr(512)  # numbers of a group that are added up, or take a step, at once
 
 
 @triton.jit
@@ -177,7 +178,6 @@ def _width_gradient(
     p_piece: tl.constexpr,
     p_hidden: tl.constexpr,
     p_out: tl.constexpr,
-    strip: tl.constexpr,
 ):
     """Sets the gradient of an activation's width a from those of the matrix W before it.
 
@@ -187,9 +187,9 @@ def _width_gradient(
     begin: tl.constexpr = 0 if layer == 0 else n_first + (layer - 1) * p_hidden * p_hidden
     size: tl.constexpr = n_first if layer == 0 else p_hidden * (p_out if layer == n_layers - 1 else p_hidden)
     sign: tl.constexpr = 1.0 if layer == n_layers - 1 else -1.0
-    total = tl.zeros((strip,), tl.float32)
-    for start in range(begin, begin + size, strip):
-        at = start + tl.arange(0, strip)
+    total = tl.zeros((STRIP,), tl.float32)
+    for start in range(begin, begin + size, STRIP):
+        at = start + tl.arange(0, STRIP)
         there = at < begin + size
         weight = tl.load(row + at, mask=there, other=0.0)
         total += weight * tl.load(row + 3 * n_packed + at, mask=there, other=0.0)
@@ -198,13 +198,13 @@ def _width_gradient(
 
 
 @triton.jit
-def _step(row, scale, rates, gain1, keep2, gain2, ahead, n_packed: tl.constexpr, strip: tl.constexpr):
+def _step(row, scale, rates, gain1, keep2, gain2, ahead, n_packed: tl.constexpr):
     """A step, by `optimizers.step_rates` and `lookahead`; the gradients are scaled before, and 0 after it."""
     rate = tl.load(rates)
     rectified = tl.load(rates + 1)
     eps = tl.load(rates + 2)
-    for start in range(0, n_packed, strip):
-        own = start + tl.arange(0, strip)
+    for start in range(0, n_packed, STRIP):
+        own = start + tl.arange(0, STRIP)
         there = own < n_packed
         at = row + own
         gradient = tl.load(at + 3 * n_packed, mask=there, other=0.0) * scale
@@ -217,7 +217,7 @@ def _step(row, scale, rates, gain1, keep2, gain2, ahead, n_packed: tl.constexpr,
         tl.store(at, parameter - rate * (first + (gradient - first) * ahead) * adapted, mask=there)
         tl.store(at + n_packed, first, mask=there)
         tl.store(at + 2 * n_packed, second, mask=there)
-        tl.store(at + 3 * n_packed, tl.zeros((strip,), tl.float32), mask=there)
+        tl.store(at + 3 * n_packed, tl.zeros((STRIP,), tl.float32), mask=there)
 
 
 @triton.jit
@@ -253,7 +253,6 @@ def fit(
     p_hidden: tl.constexpr,
     p_out: tl.constexpr,
     tile: tl.constexpr,
-    strip: tl.constexpr,
     precision: tl.constexpr,
 ):
     """Train a block.
@@ -297,13 +296,13 @@ def fit(
         for width in tl.static_range(n_widths):
             _width_gradient(
                 row, width, n_layers - 1 if omega > 0 else width,
-                n_layers, n_packed, n_pieces, p_piece, p_hidden, p_out, strip,
+                n_layers, n_packed, n_pieces, p_piece, p_hidden, p_out,
             )  # fmt: skip
         tl.debug_barrier()
         count = n_batch.to(tl.float32) * n_out
         mean = tl.sum(squares) / count
         scale = 2.0 / count / (mean + loss_eps) / loss_scale
-        _step(row, scale, rates + 3 * step, gain1, keep2, gain2, ahead, n_packed, strip)
+        _step(row, scale, rates + 3 * step, gain1, keep2, gain2, ahead, n_packed)
         own = loss + epoch * n_blocks + block
         tl.store(own, tl.load(own) + mean * (n_batch.to(tl.float32) / n_points))
         tl.debug_barrier()
