@@ -92,6 +92,7 @@ def test_more_processes_than_devices_are_refused(monkeypatch):
     with pytest.raises(InputError, match="--devices 3: --accelerator gpu finds 2 here; use at most that many"):
         place(Ranks(), "gpu", 3)
     assert place(Ranks(rank=3, size=4, local_rank=1, n_local=2), "gpu", 2) == torch.device("cuda", 1)
+    assert place(Ranks(), "gpu", 1) == torch.device("cuda", 0)  # Lightning wants a GPU's number
     assert place(Ranks(), "cpu", 64) == torch.device("cpu")
 
 

@@ -156,7 +156,7 @@ def place(ranks: Ranks, accelerator: str, n_local: int) -> torch.device:
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, n_local)
     if n_local > there:
         raise InputError(f"--devices {n_local}: --accelerator {accelerator} finds {there} here; use at most that many")
-    return torch.device(kind, ranks.local_rank) if kind == "cuda" and ranks.size > 1 else torch.device(kind)
+    return torch.device(kind, ranks.local_rank) if kind == "cuda" else torch.device(kind)
 
 
 @contextmanager
