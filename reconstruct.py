@@ -7,9 +7,10 @@ if __name__ == "__main__":
 
 import sys
 from argparse import Namespace
+from fractions import Fraction
 from pathlib import Path
 
-from utils.cli import OneLineParser, Options, add_backend_option, add_choice, add_flag, text, whole_number
+from utils.cli import OneLineParser, Options, add_backend_option, add_choice, add_flag, option_type, text, whole_number
 from utils.errors import InputError, run_command
 from utils.imports import importing
 
@@ -48,10 +49,21 @@ def _add_what(add_to: Options) -> None:
     )
     add(
         "--scale",
-        type=whole_number(1, _MOST_SCALE),
-        default=1,
-        metavar="N",
-        help="samples a pixel along each axis; above 1, also between the pixels",
+        type=option_type(
+            lambda word: Fraction(str(float(word))),
+            lambda scale: 0 < scale <= _MOST_SCALE,
+            f"a number above 0, at most {_MOST_SCALE}",
+        ),
+        default=Fraction(1),
+        metavar="S",
+        help="samples a pixel along each axis, such as 4 or 1.5: between the pixels or, below 1, means over areas",
+    )
+    add_choice(
+        add_to,
+        "--between",
+        ["lanczos", "sharp", "networks"],
+        default="lanczos",
+        help="how to read between the pixels: interpolate smoothly, or sharper, or evaluate the networks there",
     )
 
 
@@ -96,7 +108,11 @@ def parse_options(argv: list[str]) -> Namespace:
     if options.out is None and options.original is None:
         raise InputError("nothing to do; use --out to write a file, --original to compare with one")
     if options.original is not None and options.scale != 1:
-        raise InputError(f"--scale {options.scale}: has no original to compare with; use --scale 1")
+        raise InputError(f"--scale {float(options.scale):g}: has no original to compare with; use --scale 1")
+    if options.between == "networks" and options.scale > 1 and options.scale.denominator > 1:
+        raise InputError(
+            f"--scale {float(options.scale):g}: --between networks takes whole ones; use --between lanczos"
+        )
     if None not in (options.original, options.out) and Path(options.out).resolve() == Path(options.original).resolve():
         raise InputError(f"--out {options.out}: is the original itself; choose another name")
     return options

@@ -20,14 +20,17 @@ from utils.windows import Window, cut_rows, in_samples, size_of
 def reconstruct_picture(model: MINER, level: int, crop: Window, options: Namespace) -> None:
     bits = options.bits or model.source["bits"]
     n_channels = 3 if options.blocks or (options.no_alpha and model.n_channels == 4) else model.n_channels
-    size = size_of(in_samples(crop, options.scale))
+    samples = in_samples(crop, options.scale)
+    size = size_of(samples)
     if options.out is not None:
         check_picture_path(Path(options.out), n_channels, size, bits)
     original = None if options.original is None else original_rows(options.original, model)
     errors, similarity = torch.zeros(2, dtype=torch.float64), Similarity()
 
     def rows() -> Iterator[Tensor]:
-        for window, decoded in model.decode_windows(level, crop, options.scale, options.b_chunks):
+        for window, decoded in model.decode_windows(
+            level, crop, options.scale, options.b_chunks, between=options.between
+        ):
             values = decoded.cpu()
             if original is not None:
                 truth = level_window(original, model.size, level, window)
@@ -39,8 +42,8 @@ def reconstruct_picture(model: MINER, level: int, crop: Window, options: Namespa
                     model.active_grids,
                     model.patch_size,
                     corner=tuple(start * 2**level for start, _ in crop),
-                    pixel_size=2**level / options.scale,
-                    top=window[0][0] - crop[0][0] * options.scale,
+                    pixel_size=float(2**level / options.scale),
+                    top=window[0][0] - samples[0][0],
                     size=size,
                 )
             yield values[:n_channels]

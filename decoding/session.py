@@ -29,6 +29,9 @@ def run(options: Namespace) -> None:
     if level not in model.levels:
         raise InputError(f"--level {level}: the fit has levels {model.finest} to {model.n_scales - 1}; use one of them")
     crop = parse_crop(options.crop, model.levels[level].size)
+    if 0 in size_of(in_samples(crop, options.scale)):
+        pixels = size_text(size_of(crop))
+        raise InputError(f"--scale {float(options.scale):g}: leaves no sample of {pixels} pixels; use a larger one")
     if options.dry_run:
         sys.exit(0 if print_promise(model, level, crop, options) else 1)
     (reconstruct_picture if len(model.size) == 2 else reconstruct_volume)(model, level, crop, options)
@@ -38,7 +41,7 @@ def print_promise(model: MINER, level: int, crop: Window, options: Namespace) ->
     """Print how much memory decoding takes at most, except for a surface that is extracted; return whether it fits."""
     size = size_of(in_samples(crop, options.scale))
     held = 0 if options.out is None else held_bytes(Path(options.out), model.n_channels, size)
-    more = _MARGIN + held + model.decoding_bytes(level, crop, options.scale)
+    more = _MARGIN + held + model.decoding_bytes(level, crop, options.scale, options.between)
     free = available_memory()
     fits = free is None or more <= free
     total, verdict = (used_memory() + more) / 2**20, "fits" if fits else "may not fit"

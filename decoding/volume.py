@@ -47,7 +47,9 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
     overlap = torch.zeros(2, dtype=torch.float64)
 
     def slabs(write: Callable[[np.ndarray], None] | None) -> Iterator[np.ndarray]:
-        for window, decoded in model.decode_windows(level, crop, options.scale, options.b_chunks):
+        for window, decoded in model.decode_windows(
+            level, crop, options.scale, options.b_chunks, between=options.between
+        ):
             field = decoded.cpu()
             if original is not None:
                 overlap.add_(iou.totals(field, original(*window[0])))

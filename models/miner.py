@@ -5,22 +5,23 @@ Notation: level 0 is the finest; windows are those of `utils.windows`.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import prod
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from models.decoder import Decoder
 from models.level import Level, refine
 from models.ops import Backend, choose_backend, reference
-from models.ops.batching import points_at_once
 from utils.checkpoint import find_levels, level_path, load_level
-from utils.errors import InputError, one_line
+from utils.errors import InputError, one_line, size_text
 from utils.frame import Frame
-from utils.pyramid import level_size, source_window, upsample, upsample_whole
+from utils.pyramid import level_size, upsample_whole
 from utils.raster import computed
-from utils.windows import Window, cut_rows, in_samples, is_inside, size_of, whole
+from utils.resampling import BETWEEN
+from utils.windows import Window, in_samples, is_inside, size_of, whole
 
 if TYPE_CHECKING:
     import trimesh
@@ -28,9 +29,21 @@ if TYPE_CHECKING:
 WINDOW_VALUES = 2**23
 """Values of a window of `decode_windows`, at most: 32 MiB as float32."""
 
-_COPIES_OF_WINDOW = 6  # while it is upsampled, refined, and turned into what is written
+READINGS = (*BETWEEN, "networks")
+"""What reads between the pixels."""
 
 _MOST_SCALES = 64
+
+
+def as_scale(scale: float | Fraction) -> Fraction:
+    """Exactly as it is written, in decimals; InputError if it is not above 0."""
+    try:
+        exact = scale if isinstance(scale, Fraction) else Fraction(str(scale))
+    except ValueError:  # nan, inf
+        exact = Fraction(0)
+    if exact <= 0:
+        raise InputError(f"scale {scale}: must be above 0")
+    return exact
 
 
 def _checked_run(run: dict[str, Any]) -> dict[str, Any]:
@@ -154,36 +167,48 @@ class MINER:
         return sum(level.network.n_parameters for level in self.levels.values())
 
     @torch.no_grad()
-    def decode(self, level: int = 0, crop: Window | None = None, scale: int = 1, b_chunks: int = 16384) -> Tensor:
+    def decode(
+        self,
+        level: int = 0,
+        crop: Window | None = None,
+        scale: float | Fraction = 1,
+        b_chunks: int = 16384,
+        between: str = "lanczos",
+    ) -> Tensor:
         """Decode a level, or a crop of it, touching only the blocks that the crop needs at each level.
 
-        Between the pixels, a level is its networks, sampled there, plus the spline interpolation of the next coarser
-        level's pixels. Odd scales pass through the pixel centres exactly. A crop equals that part of the whole, bit for
-        bit.
+        Sample i lies at (i + 1/2) / scale - 1/2, in pixels; those of a crop are those whose centres lie in it. Between
+        the pixels, they are interpolated. Below a scale of 1 a sample is the mean over its area, of the coarsest level
+        that is fine enough. A crop equals that part of the whole, bit for bit.
 
         Inputs
             crop: (start, stop) along each axis, in pixels of the level; None for all of it
             scale: samples a pixel along each axis
             b_chunks: blocks evaluated at once, at most
+            between: what reads between the pixels. `lanczos` interpolates by Lanczos' kernel of radius 3, so odd scales
+                pass through the pixels exactly; `sharp` by a spline that takes pixels for means over areas; `networks`
+                evaluates the networks there, at whole scales, though they were trained at the pixels alone
         Outputs
-            (c, *[(stop - start) * scale]) in [0, 1]
+            (c, *n_samples), [stop - start] * scale along each axis, in [0, 1]
         Errors
-            InputError for a level that is not there, a crop that is empty or leaves the signal, a scale below 1
+            InputError for a level that is not there, a crop that is empty, has no sample or leaves the signal, a scale
+            that is not above 0, and what `between` does not know
 
         >>> model = MINER.load("ckpts/quickstart")
         >>> model.decode(level=1, crop=((0, 64), (128, 256))).shape
         torch.Size([1, 64, 128])
         """
-        [(_, values)] = self.decode_windows(level, crop, scale, b_chunks, most=None)
+        [(_, values)] = self.decode_windows(level, crop, scale, b_chunks, most=None, between=between)
         return values
 
     def decode_windows(
         self,
         level: int = 0,
         crop: Window | None = None,
-        scale: int = 1,
+        scale: float | Fraction = 1,
         b_chunks: int = 16384,
         most: int | None = WINDOW_VALUES,
+        between: str = "lanczos",
     ) -> Iterator[tuple[Window, Tensor]]:
         """What `decode` returns, bit for bit, in consecutive ranges of rows of samples (of planes, for a volume).
 
@@ -191,7 +216,7 @@ class MINER:
         that of the whole, and memory follows the window.
 
         Inputs
-            level, crop, scale, b_chunks: as for `decode`
+            level, crop, scale, b_chunks, between: as for `decode`
             most: values of a window, which has at least one row; None for a single window
         Outputs
             pairs of a window, in samples (pixels of the level times the scale), and its values (c, *[stop - start])
@@ -205,21 +230,30 @@ class MINER:
         """
         if level not in self.levels:
             raise InputError(f"level {level}: the fit has levels {self.finest} to {self.n_scales - 1}; use one of them")
-        size = self.levels[level].size
+        size, scale = self.levels[level].size, as_scale(scale)
         crop = whole(size) if crop is None else tuple(crop)
         if not is_inside(crop, size):
             raise InputError(f"crop {crop}: must lie inside level {level}, which is {size}")
-        if scale < 1:
-            raise InputError(f"scale {scale}: must be at least 1")
-        return self._windows(level, in_samples(crop, scale), scale, b_chunks, most)
+        if between not in READINGS:
+            raise InputError(f"between {between!r}: must be one of {', '.join(READINGS)}")
+        if between == "networks" and scale > 1 and scale.denominator > 1:
+            raise InputError(f"scale {float(scale):g}: networks are evaluated at whole scales; interpolate, by lanczos")
+        wanted = in_samples(crop, scale)
+        if not all(start < stop for start, stop in wanted):
+            raise InputError(
+                f"scale {float(scale):g}: leaves no sample of {size_text(size_of(crop))} pixels; use a larger one"
+            )
+        return self._decoder(b_chunks).windows(level, wanted, scale, between, most)
 
-    def surface(self, level: int = 0, crop: Window | None = None, scale: int = 1) -> "trimesh.Trimesh":
+    def surface(
+        self, level: int = 0, crop: Window | None = None, scale: float | Fraction = 1, between: str = "lanczos"
+    ) -> "trimesh.Trimesh":
         """The surface of a volume, where the field is 1/2, closed where it meets the box.
 
         It is in the mesh's own coordinates or, where the fit does not know them, in voxels of level 0.
 
         Inputs
-            level, crop, scale: as for `decode`
+            level, crop, scale, between: as for `decode`
         Errors
             as for `decode`; InputError for a picture, and if the field is nowhere above 1/2
         """
@@ -227,72 +261,24 @@ class MINER:
 
         if len(self.size) != 3:
             raise InputError("the fit is a picture, which has no surface; use decode")
-        windows = self.decode_windows(level, crop, scale)
+        windows = self.decode_windows(level, crop, scale, between=between)
         slabs = (values[0].cpu().numpy() for _, values in windows)
-        return extract_surface(slabs, self.frame, self.size, crop, level, scale)
+        return extract_surface(slabs, self.frame, self.size, crop, level, as_scale(scale))
 
     def decoding_bytes(
-        self, level: int = 0, crop: Window | None = None, scale: int = 1, most: int = WINDOW_VALUES
+        self,
+        level: int = 0,
+        crop: Window | None = None,
+        scale: float | Fraction = 1,
+        between: str = "lanczos",
+        most: int = WINDOW_VALUES,
     ) -> int:
         """Bytes of memory that `decode_windows` takes at most, beside the networks; inputs are those."""
-        wanted = in_samples(whole(self.levels[level].size) if crop is None else crop, scale)
-        n_values, n_evaluated = 0, 0
-        for index in range(level, self.n_scales):
-            row_values = self._row_values(wanted)
-            n_rows = min(wanted[0][1] - wanted[0][0], max(1, most // row_values))
-            n_values += n_rows * row_values
-            shape = self.levels[index].network.shape
-            n_points = min(n_rows * row_values // self.n_channels, points_at_once(self.levels[index].active.device))
-            n_evaluated = max(n_evaluated, 2 * n_points * (shape.n_in + shape.n_hidden + shape.n_out))
-            if index < self.n_scales - 1:
-                wanted, most = self._ahead(index, wanted, scale, most)
-            scale = 1
-        return 4 * (_COPIES_OF_WINDOW * n_values + n_evaluated)
+        crop, scale = whole(self.levels[level].size) if crop is None else crop, as_scale(scale)
+        return self._decoder().bytes(level, in_samples(crop, scale), scale, between, most)
 
-    def _row_values(self, window: Window) -> int:
-        return self.n_channels * prod(size_of(window[1:]))
-
-    def _ahead(self, level: int, wanted: Window, scale: int, most: int | None) -> tuple[Window, int | None]:
-        """Which window of the next coarser level a window needs, in samples, and of how many values that is decoded in
-        turn, so that each block is evaluated once."""
-        coarser = self.levels[level + 1]
-        reach = tuple(source_window(*along, 2 * scale, n) for along, n in zip(wanted, coarser.size, strict=True))
-        band = coarser.patch_size[0] * self._row_values(reach)
-        return reach, most and max(most // 2, min(most, band))
-
-    @torch.no_grad()
-    def _windows(
-        self, level: int, wanted: Window, scale: int, b_chunks: int, most: int | None
-    ) -> Iterator[tuple[Window, Tensor]]:
-        """`decode_windows` of what it has checked, of a window in samples."""
-        (top, bottom), *across = wanted
-        device = self.levels[level].active.device
-        ranges = [(top, bottom)]
-        if most is not None:
-            rows_at_once = max(1, most // self._row_values(wanted))
-            ranges = cut_rows(top, bottom, self.levels[level].patch_size[0] * scale, rows_at_once)
-        if level < self.n_scales - 1:
-            factor, coarse_size = 2 * scale, self.levels[level + 1].size
-            reach, ahead_most = self._ahead(level, wanted, scale, most)
-            ahead = self._windows(level + 1, reach, 1, b_chunks, ahead_most)
-            held_from, held = reach[0][0], None
-        for rows in ranges:
-            window = (rows, *across)
-
-            def evaluate(base: Tensor, window: Window = window) -> Tensor:
-                return refine(self.levels[level], base, window, scale, b_chunks, self.backend)
-
-            if level == self.n_scales - 1:
-                yield window, evaluate(torch.zeros(self.n_channels, *size_of(window), device=device))
-                continue
-            low, high = source_window(*rows, factor, coarse_size[0])
-            parts = [] if held is None else [held[:, low - held_from :]]
-            while sum(part.shape[1] for part in parts) < high - low:
-                parts.append(computed(next(ahead)[1]))
-            held_from, held = low, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-            del parts
-            corner = (low, *[start for start, _ in reach[1:]])
-            yield window, evaluate(upsample(held[:, : high - low], factor, window, corner, coarse_size))
+    def _decoder(self, b_chunks: int = 16384) -> Decoder:
+        return Decoder(self.levels, self.n_channels, self.backend, b_chunks)
 
     @torch.no_grad()
     def decode_pyramid(self, b_chunks: int = 16384) -> list[Tensor]:

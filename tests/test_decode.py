@@ -1,17 +1,20 @@
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from functools import partialmethod
+from math import ceil
 from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import ASTRONAUT, ROOT
 
+import reconstruct
 from datasets.sources import read_picture
 from models.block_network import init_blocks_
 from models.level import Level
-from models.miner import MINER
+from models.miner import MINER, READINGS, as_scale
 from models.networks import make_network
 from models.ops import reference
 from models.shape import NetworkShape
@@ -20,6 +23,7 @@ from utils.errors import InputError
 from utils.figures import LEVEL_COLOURS
 from utils.metrics import psnr
 from utils.pyramid import level_size
+from utils.windows import in_samples, slices
 
 
 @pytest.fixture(scope="module")
@@ -39,30 +43,41 @@ def model() -> MINER:
     return MINER(levels, n_scales=3, n_channels=3, size=size)
 
 
-@pytest.mark.parametrize("scale", [1, 2, 3])
+SAMPLED = [
+    *((1, "lanczos"), (2, "networks"), (3, "networks"), (3, "lanczos"), (1.5, "lanczos"), (2, "sharp")),
+    *((0.5, "lanczos"), (0.3, "networks"), (Fraction(3, 7), "lanczos")),
+]
+
+
+@pytest.mark.parametrize(("scale", "between"), SAMPLED)
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_decode_of_a_crop_equals_the_crop_of_the_decode(model, level, scale):
+def test_decode_of_a_crop_equals_the_crop_of_the_decode(model, level, scale, between):
     height, width = model.levels[level].size
-    whole = model.decode(level, scale=scale)
-    assert whole.shape == (3, height * scale, width * scale)
-    for crop in [((0, 1), (0, 1)), ((3, 9), (7, 8)), ((height - 2, height), (0, width)), ((1, height), (5, width - 1))]:
-        part = model.decode(level, crop, scale)
-        assert torch.equal(part, whole[:, *(slice(start * scale, stop * scale) for start, stop in crop)])
+    whole = model.decode(level, scale=scale, between=between)
+    assert whole.shape[1:] == tuple(ceil(n * as_scale(scale) - Fraction(1, 2)) for n in (height, width))
+    for crop in [
+        ((0, 3), (0, 3)),
+        ((3, 9), (7, 10)),
+        ((height - 4, height), (0, width)),
+        ((1, height), (5, width - 1)),
+    ]:
+        part = model.decode(level, crop, scale, between=between)
+        assert torch.equal(part, whole[:, *slices(in_samples(crop, as_scale(scale)))])
 
 
-@pytest.mark.parametrize("scale", [1, 2, 3])
+@pytest.mark.parametrize(("scale", "between"), SAMPLED)
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_windows_join_to_the_whole_bit_for_bit(model, level, scale):
+def test_windows_join_to_the_whole_bit_for_bit(model, level, scale, between):
     height, width = model.levels[level].size
     for crop, most in [
         (None, 700),
         (None, 2**13),
         (((1, height - 2), (3, width - 1)), 2000),
-        (((2, 3), (0, width)), 1),
-        (((1, height), (5, 6)), 1),
+        (((2, 6), (0, width)), 1),
+        (((1, height), (5, 9)), 1),
     ]:
-        whole = model.decode(level, crop, scale)
-        windows, values = zip(*model.decode_windows(level, crop, scale, most=most), strict=True)
+        whole = model.decode(level, crop, scale, between=between)
+        windows, values = zip(*model.decode_windows(level, crop, scale, most=most, between=between), strict=True)
         assert torch.equal(torch.cat(values, dim=1), whole)
         rows = [window[0] for window in windows]
         assert [start for start, _ in rows[1:]] == [stop for _, stop in rows[:-1]]
@@ -85,7 +100,9 @@ def test_windows_of_rows_of_blocks_evaluate_each_block_once(model):
         assert sorted(rows) == list(range(level.network.n_blocks))
 
 
-@pytest.mark.parametrize("arguments", [{"level": 7}, {"crop": ((0, 0), (0, 5))}, {"scale": 0}])
+@pytest.mark.parametrize(
+    "arguments", [{"level": 7}, {"crop": ((0, 0), (0, 5))}, {"scale": 0}, {"scale": float("nan")}, {"between": "lines"}]
+)
 def test_windows_of_what_is_not_there_are_refused_at_once(model, arguments):
     with pytest.raises(InputError):
         model.decode_windows(**arguments)
@@ -94,10 +111,17 @@ def test_windows_of_what_is_not_there_are_refused_at_once(model, arguments):
 @pytest.mark.parametrize("scale", [3, 5])
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_odd_scales_reproduce_the_pixel_centres(model, level, scale):
-    dense = model.decode(level, scale=scale)
-    torch.testing.assert_close(
-        dense[:, scale // 2 :: scale, scale // 2 :: scale], model.decode(level), rtol=0, atol=1e-6
-    )
+    centres = slice(scale // 2, None, scale)
+    assert torch.equal(model.decode(level, scale=scale)[:, centres, centres], model.decode(level))
+    evaluated = model.decode(level, scale=scale, between="networks")[:, centres, centres]
+    torch.testing.assert_close(evaluated, model.decode(level), rtol=0, atol=1e-6)
+
+
+def test_small_scales_are_made_of_the_level_that_is_fine_enough(model):
+    """At 1/2, level 1 as it is; at 3/10, means over 5/3 of its pixels."""
+    for scale, same in [(0.5, model.decode(level=1)), (0.3, model.decode(level=1, scale=0.6))]:
+        small = model.decode(scale=scale)
+        assert torch.equal(small, same[:, : small.shape[1], : small.shape[2]])
 
 
 def test_decoding_does_not_depend_on_the_chunks(model):
@@ -298,11 +322,15 @@ def test_what_reconstruct_writes_and_prints_does_not_depend_on_the_windows(
             ["--out", "x.png", "--crop", "90", "0", "20", "20"],
             "--crop 90 0 20 20: X Y W H must lie inside the level, which is 100x75",
         ),
-        (["--out", "x.png", "--scale", "0"], "--scale 0: must be a whole number from 1 to 128"),
+        (["--out", "x.png", "--scale", "0"], "--scale 0: must be a number above 0, at most 128"),
         (
             ["--out", "x.png", "--original", str(ASTRONAUT), "--scale", "2"],
             "--scale 2: has no original to compare with; use --scale 1",
         ),
+        (["--out", "x.png", "--scale", "nan"], "--scale nan: must be a number above 0"),
+        (["--out", "x.png", "--scale", "0.001"], "--scale 0.001: leaves no sample of 100x75 pixels; use a larger one"),
+        (["--out", "x.png", "--scale", "1.5", "--between", "networks"], "--between networks takes whole ones"),
+        (["--out", "x.png", "--between", "lines"], "--between lines: must be lanczos, sharp or networks"),
         (["--original", "nowhere.png"], "nowhere.png: no such file"),
         (["--original", str(ROOT / "images" / "pluto.png")], "is 1-channel, and the fit 3-channel"),
         (["--out", "x.png", "--crop", "1", "2"], "--crop 1 2: must be X Y W H"),
@@ -316,3 +344,8 @@ def test_reconstruct_says_what_is_wrong_in_one_line(command, small_run, tmp_path
     assert message in outcome.error
     assert len(outcome.error.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("between", READINGS)
+def test_every_way_to_read_between_the_pixels_has_its_name_on_the_command_line(between):
+    assert reconstruct.make_parser().parse_args(["ckpts", "--between", between]).between == between

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from utils.pyramid import downsample, level_size, pyramid, source_window, upsample, upsample_whole
+from utils.pyramid import downsample, level_size, pyramid, upsample, upsample_whole
 
 
 def test_downsampling_is_the_mean_of_each_pair_of_pairs():
@@ -49,22 +49,3 @@ def test_upsampling_is_the_quadratic_b_spline():
     x = ((torch.arange(45.0) + 0.5) / 5 - 0.5 - 4).abs()
     spline = torch.where(x < 0.5, 3 / 4 - x**2, (1.5 - x).clamp(min=0) ** 2 / 2)
     torch.testing.assert_close(fine, spline, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("factor", [2, 4, 6, 10])
-def test_a_window_has_the_bits_of_the_whole(factor):
-    coarse = torch.rand(3, 23, 31)
-    whole = upsample(coarse, factor, ((0, 23 * factor), (0, 31 * factor)), (0, 0), (23, 31))
-    for crop in [((0, 1), (0, 1)), ((5, 40), (11, 12)), ((22 * factor, 23 * factor), (7, 31 * factor))]:
-        (top, bottom), (left, right) = (
-            source_window(*along, factor, n) for along, n in zip(crop, (23, 31), strict=True)
-        )
-        window = upsample(coarse[:, top:bottom, left:right], factor, crop, (top, left), (23, 31))
-        assert torch.equal(window, whole[:, slice(*crop[0]), slice(*crop[1])])
-
-
-def test_odd_scales_pass_through_the_pixel_centres():
-    coarse = torch.rand(1, 8, 8)
-    plain = upsample(coarse, 2, ((0, 16),) * 2, (0, 0), (8, 8))
-    dense = upsample(coarse, 6, ((0, 48),) * 2, (0, 0), (8, 8))
-    assert torch.equal(dense[:, 1::3, 1::3], plain)

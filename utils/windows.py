@@ -5,7 +5,8 @@ along axis 0: a row of pixels, or a plane of a volume.
 """
 
 from collections.abc import Iterator
-from math import prod
+from fractions import Fraction
+from math import ceil, prod
 
 Window = tuple[tuple[int, int], ...]
 
@@ -26,9 +27,9 @@ def slices(window: Window, origin: Window | None = None) -> tuple[slice, ...]:
     return tuple(slice(low - start, high - start) for (low, high), start in zip(window, starts, strict=True))
 
 
-def in_samples(window: Window, scale: int) -> Window:
-    """A window in pixels, counted in samples, `scale` a pixel along each axis."""
-    return tuple((start * scale, stop * scale) for start, stop in window)
+def in_samples(window: Window, scale: int | Fraction) -> Window:
+    """The samples whose centres lie in a window in pixels, `scale` a pixel along each axis; there may be none."""
+    return tuple(tuple(ceil(edge * scale - Fraction(1, 2)) for edge in along) for along in window)
 
 
 def is_inside(window: Window, size: tuple[int, ...]) -> bool:
