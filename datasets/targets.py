@@ -13,9 +13,10 @@ from torch import Tensor
 
 from utils.blocks import gather_blocks, grid_shape, pad_to_blocks, runs, true_points
 from utils.metrics import Metric
-from utils.pyramid import upsample_window
+from utils.pyramid import SMOOTH, upsampling
 from utils.ranks import Ranks
 from utils.raster import Raster, as_values
+from utils.resampling import resample_window
 from utils.windows import Window, rows_at_once, size_of, whole
 
 _VALUES_AT_ONCE = 2**18  # of blocks that are judged together: few enough for the cache
@@ -28,12 +29,14 @@ class LevelTarget:
     coarse: the reconstruction of the next coarser level; None at the coarsest
     patch_size: pixels of a block along each axis
     residual: the target is signal - base, else the signal itself
+    fill: how blocks without a network show the coarser level, of `utils.pyramid.FILLS`
     """
 
     signal: Raster
     coarse: Raster | None
     patch_size: tuple[int, ...]
     residual: bool
+    fill: str = SMOOTH
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -41,12 +44,19 @@ class LevelTarget:
 
     def base(self, window: Window) -> Tensor:
         """The upsampled coarser reconstruction in a window, (c, *[stop - start]); zero at the coarsest level."""
+        return self._upsampled(window, SMOOTH)
+
+    def filled(self, window: Window) -> Tensor:
+        """The same, as blocks without a network show it."""
+        return self._upsampled(window, self.fill)
+
+    def _upsampled(self, window: Window, fill: str) -> Tensor:
         if self.coarse is None:
             return torch.zeros(self.signal.n_channels, *size_of(window))
-        return upsample_window(self.coarse.read, self.coarse.size, 2, window)
+        return resample_window(self.coarse.read, self.coarse.size, upsampling(fill, 2), window)
 
     def survey(self, metric: Metric, loss_thr: float, bands: range) -> "Survey":
-        """Which blocks of some bands get a network: those whose mean square of signal - base is above loss_thr.
+        """Which blocks of some bands get a network: those whose mean square error would be above loss_thr without one.
 
         Inputs
             metric: whose sums `base_sums` are
@@ -57,16 +67,17 @@ class LevelTarget:
         # filled in place: small results between large temporary ones would keep the memory of these from the system
         mean_square, amplitude, base_sums = torch.empty(n_blocks), torch.empty(n_blocks), torch.empty(n_blocks, 2)
         at_once = max(1, _VALUES_AT_ONCE // (prod(self.patch_size) * self.signal.n_channels))
-        for blocks, signal, base in self._bands(bands):
+        for blocks, window in self._bands(bands):
+            signal, base = self._canvas(self.signal.part(window)), self._canvas(self.base(window))
+            fill = base if self.fill == SMOOTH else self._canvas(self.filled(window))
             for some in torch.arange(len(blocks)).split(at_once):
-                base_blocks = gather_blocks(base, self.patch_size, some)
+                base_blocks, fill_blocks = (gather_blocks(canvas, self.patch_size, some) for canvas in (base, fill))
                 signal_blocks = as_values(gather_blocks(signal, self.patch_size, some), self.signal.unit)
-                difference = (signal_blocks - base_blocks).flatten(1)
                 place = slice(blocks[some[0]] - first, blocks[some[-1]] - first + 1)
-                mean_square[place] = difference.square().mean(1)
-                amplitude[place] = difference.abs().amax(1)
+                mean_square[place] = (signal_blocks - fill_blocks).flatten(1).square().mean(1)
+                amplitude[place] = (signal_blocks - base_blocks).flatten(1).abs().amax(1)
                 true = true_points(self.signal.size, self.patch_size, some + blocks[0])
-                base_sums[place] = metric.sums(base_blocks, signal_blocks, true)
+                base_sums[place] = metric.sums(fill_blocks, signal_blocks, true)
         threshold = -1 if self.coarse is None else loss_thr
         return Survey(~(mean_square <= threshold), amplitude, base_sums)  # so that NaN counts as above it
 
@@ -81,26 +92,26 @@ class LevelTarget:
         base = torch.empty(shape)
         places = torch.div(blocks, prod(self.grid[1:]), rounding_mode="floor")
         first = 0
-        for some, signal_canvas, base_canvas in self._bands(places.unique().tolist()):
+        for some, window in self._bands(places.unique().tolist()):
             last = first + int((blocks[first:] <= some[-1]).sum())
             within = blocks[first:last] - some[0]
-            signal[first:last] = gather_blocks(signal_canvas, self.patch_size, within)
-            base[first:last] = gather_blocks(base_canvas, self.patch_size, within)
+            signal[first:last] = gather_blocks(self._canvas(self.signal.part(window)), self.patch_size, within)
+            base[first:last] = gather_blocks(self._canvas(self.base(window)), self.patch_size, within)
             first = last
         return BlockTarget(self, blocks, signal, base)
 
-    def _bands(self, bands: range | list[int]) -> Iterator[tuple[range, Tensor, Tensor]]:
-        """Some bands, a few at a time: their blocks, and canvases (c, *size) of signal, as stored, and base."""
+    def _canvas(self, values: Tensor) -> Tensor:
+        """Values (c, *size) of a window, padded to whole blocks."""
+        return pad_to_blocks(values, self.patch_size)
+
+    def _bands(self, bands: range | list[int]) -> Iterator[tuple[range, Window]]:
+        """Some bands, a few at a time: their blocks, and where they lie."""
         patch, rest = self.patch_size[0], whole(self.signal.size[1:])
         per_band = prod(self.grid[1:])
         at_once = rows_at_once(self.signal.n_channels, self.signal.size, patch) // patch
         for first, last in runs(bands, at_once):
             window = ((first * patch, min(last * patch, self.signal.size[0])), *rest)
-            yield (
-                range(first * per_band, last * per_band),
-                pad_to_blocks(self.signal.part(window), self.patch_size),
-                pad_to_blocks(self.base(window), self.patch_size),
-            )
+            yield range(first * per_band, last * per_band), window
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ class Survey:
 
     active: (n_blocks,) bool, which get a network
     amplitude: (n_blocks,) largest absolute value of signal - base
-    base_sums: (n_blocks, 2) the metric's sums of the base over the true points
+    base_sums: (n_blocks, 2) the metric's sums over the true points, without a network
     """
 
     active: Tensor

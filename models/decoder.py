@@ -14,7 +14,7 @@ from torch import Tensor
 from models.level import Level, refine
 from models.ops import Backend
 from models.ops.batching import points_at_once
-from utils.pyramid import source_window, upsample
+from utils.pyramid import SMOOTH, upsampling
 from utils.raster import computed
 from utils.resampling import BETWEEN, Taps, area_taps, resample
 from utils.windows import Window, cut_rows, size_of
@@ -82,7 +82,8 @@ class Decoder:
             n_points = min(n_rows * row_values // self.n_channels, points_at_once(self.levels[index].active.device))
             n_evaluated = max(n_evaluated, 2 * n_points * (shape.n_in + shape.n_hidden + shape.n_out))
             if index + 1 in self.levels:
-                wanted = source_window(wanted, 2 * whole_scale, self.levels[index + 1].size)
+                taps = upsampling(self.levels[index].fill, 2 * whole_scale)
+                wanted = taps.source_window(wanted, self.levels[index + 1].size)
                 most = self._ahead_most(index + 1, wanted, most)
             whole_scale = 1
         return 4 * (_COPIES_OF_WINDOW * n_values + n_evaluated)
@@ -117,25 +118,31 @@ class Decoder:
         ranges = [(top, bottom)]
         if most is not None:
             ranges = list(cut_rows(top, bottom, here.patch_size[0] * scale, max(1, most // self._row_values(wanted))))
-        for window, base in self._bases(level, [(rows, *across) for rows in ranges], scale, most):
-            yield window, refine(here, base, window, scale, self.b_chunks, self.backend)
+        for window, base, fill in self._bases(level, [(rows, *across) for rows in ranges], scale, most):
+            yield window, refine(here, base, window, scale, self.b_chunks, self.backend, fill)
 
-    def _bases(self, level: int, windows: list[Window], scale: int, most: int | None) -> Windows:
-        """What the networks of a level add to in some windows: the next coarser level, or 0 at the coarsest."""
+    def _bases(
+        self, level: int, windows: list[Window], scale: int, most: int | None
+    ) -> Iterator[tuple[Window, Tensor, Tensor | None]]:
+        """What the networks of a level add to in some windows, and what blocks without one show, if that is something
+        else: the next coarser level, or 0 at the coarsest."""
+        here = self.levels[level]
         if level + 1 not in self.levels:
-            device = self.levels[level].active.device
             for window in windows:
-                yield window, torch.zeros(self.n_channels, *size_of(window), device=device)
+                yield window, torch.zeros(self.n_channels, *size_of(window), device=here.active.device), None
             return
         size = self.levels[level + 1].size
-        reaches = [source_window(window, 2 * scale, size) for window in windows]
+        kinds = [upsampling(kind, 2 * scale) for kind in dict.fromkeys((SMOOTH, here.fill))]
+        reaches = [kinds[-1].source_window(window, size) for window in windows]  # the sharper kernel reaches farther
         reach = ((reaches[0][0][0], reaches[-1][0][1]), *reaches[0][1:])
         ahead = self._refined(level + 1, reach, 1, most and self._ahead_most(level + 1, reach, most))
         rounded = ((window, computed(values)) for window, values in ahead)
         for window, of, pixels in zip(
             windows, reaches, _gathered(rounded, [rows for rows, *_ in reaches]), strict=True
         ):
-            yield window, upsample(pixels, 2 * scale, window, tuple(start for start, _ in of), size)
+            corner = tuple(start for start, _ in of)
+            base, *fill = (resample(pixels, taps, window, corner, size) for taps in kinds)
+            yield window, base, fill[0] if fill else None
 
 
 def _gathered(windows: Windows, ranges: Iterable[tuple[int, int]]) -> Iterator[Tensor]:

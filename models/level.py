@@ -19,6 +19,7 @@ from models.ops import Backend, reference
 from models.ops.batching import blocks_at_once, points_at_once
 from models.shape import NetworkShape
 from utils.blocks import block_coords, grid_shape, read_view, view_blocks, write_view_
+from utils.pyramid import FILLS, SMOOTH
 from utils.windows import Window, intersection, size_of, slices
 
 
@@ -32,6 +33,7 @@ class Level:
     residual: the network predicts the difference to the upsampled coarser level, else the signal itself
     active: (n_grid,) bool, which blocks of the grid have a network
     network: the networks of the active blocks, in their order in the grid
+    fill: how the coarser level is upsampled where a block has no network, of `utils.pyramid.FILLS`
     """
 
     size: tuple[int, ...]
@@ -40,6 +42,7 @@ class Level:
     residual: bool
     active: Tensor
     network: BlockNetwork
+    fill: str = SMOOTH
 
     @property
     def active_grid(self) -> Tensor:
@@ -81,6 +84,7 @@ class Level:
             "patch_size": list(self.patch_size),
             "frequencies": self.frequencies and list(self.frequencies),
             "residual": self.residual,
+            **({} if self.fill == SMOOTH else {"fill": self.fill}),  # so that older records stay as they are
             "active": self.active.cpu(),
             "network_shape": self.network.shape.record(),
             "network": {name: tensor.cpu() for name, tensor in self.network.state_dict().items()},
@@ -103,6 +107,9 @@ class Level:
         frequencies = record["frequencies"]
         if not (isinstance(record["residual"], bool) and isinstance(frequencies, list | None)):
             raise TypeError(f"residual {record['residual']}, frequencies {frequencies}")
+        fill = record.get("fill", SMOOTH)
+        if fill not in FILLS:
+            raise TypeError(f"fill {fill}")
         return cls(
             size=tuple(record["size"]),
             patch_size=tuple(record["patch_size"]),
@@ -110,6 +117,7 @@ class Level:
             residual=record["residual"],
             active=active,
             network=network,
+            fill=fill,
         )
 
 
@@ -120,6 +128,7 @@ def refine(
     scale: int = 1,
     b_chunks: int = 16384,
     backend: Backend = reference,
+    fill: Tensor | None = None,
 ) -> Tensor:
     """Add a level's networks to the upsampled coarser level, evaluating them in the window alone.
 
@@ -129,18 +138,20 @@ def refine(
         window: in samples of this level, `scale` a pixel along each axis
         b_chunks: blocks evaluated at once, at most
         backend: that evaluates them
+        fill: as base, what blocks without a network show; None for the base
     Outputs
         (c, *[stop - start]) in [0, 1]
     """
     device, networks_device = base.device, level.network.amplitude.device
-    out, networks = base.clone(), level.network_grid
+    out, networks = (base if fill is None else fill).clone(), level.network_grid
     fine_patch = tuple(patch * scale for patch in level.patch_size)
     pieces = []
     for of_grid, of_block, of_window in _pieces(window, fine_patch):
         index = networks[slices(of_grid)].flatten()
         blocks = (index >= 0).nonzero().squeeze(1)  # in the grid of the piece
         if len(blocks):
-            pieces.append((of_block, index, blocks, view_blocks(out[:, *slices(of_window)], size_of(of_block))))
+            views = [view_blocks(values[:, *slices(of_window)], size_of(of_block)) for values in (base, out)]
+            pieces.append((of_block, index, blocks, *views))
     for box in _boxes(fine_patch, points_at_once(networks_device)):
         touched = [(shared, piece) for piece in pieces if (shared := intersection(box, piece[0]))]
         if not touched:
@@ -148,14 +159,14 @@ def refine(
         # the whole box is encoded, since the product in it rounds by its shape
         coords = encode(block_coords(level.patch_size, scale, box).to(networks_device), level.frequencies)
         coords = coords.view(*size_of(box), -1)
-        for shared, (of_block, index, blocks, view) in touched:
-            part = view[..., *slices(shared, of_block)]
+        for shared, (of_block, index, blocks, base_view, view) in touched:
+            base_part, part = (whole[..., *slices(shared, of_block)] for whole in (base_view, view))
             wanted = coords[slices(shared, box)].flatten(0, -2)
             for some in blocks.split(blocks_at_once(len(wanted), b_chunks, networks_device)):
                 values = backend.predict(level.network, index[some].to(networks_device), wanted).to(device)
                 some = some.to(device)
                 if level.residual:
-                    values = values + read_view(part, some)
+                    values = values + read_view(base_part, some)
                 write_view_(part, some, values.clamp_(0, 1))
     return out
 

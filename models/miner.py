@@ -18,7 +18,7 @@ from models.ops import Backend, choose_backend, reference
 from utils.checkpoint import find_levels, level_path, load_level
 from utils.errors import InputError, one_line, size_text
 from utils.frame import Frame
-from utils.pyramid import level_size, upsample_whole
+from utils.pyramid import SMOOTH, level_size, upsample_whole
 from utils.raster import computed
 from utils.resampling import BETWEEN
 from utils.windows import Window, in_samples, is_inside, size_of, whole
@@ -284,10 +284,11 @@ class MINER:
     def decode_pyramid(self, b_chunks: int = 16384) -> list[Tensor]:
         """Every fitted level, the finest first, as `pyramid` returns those of the signal."""
         coarsest = self.levels[self.n_scales - 1]
-        base = torch.zeros(self.n_channels, *coarsest.size, device=coarsest.active.device)
+        base = fill = torch.zeros(self.n_channels, *coarsest.size, device=coarsest.active.device)
         decoded = []
         for _, level in sorted(self.levels.items(), reverse=True):
             if decoded:
-                base = upsample_whole(computed(decoded[-1]), level.size)
-            decoded.append(refine(level, base, whole(level.size), b_chunks=b_chunks, backend=self.backend))
+                coarse = computed(decoded[-1])
+                base, fill = (upsample_whole(coarse, level.size, kind) for kind in (SMOOTH, level.fill))
+            decoded.append(refine(level, base, whole(level.size), 1, b_chunks, self.backend, fill))
         return decoded[::-1]

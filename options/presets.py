@@ -18,6 +18,7 @@ SEED: dict[str, Any] = dict(
     weight_sharing="none",
     start="random",
     order="random",
+    fill="spline",
     n_layers=4,
     n_hidden=20,
     a=0.1,
@@ -49,7 +50,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "seed": {"image": {}, "mesh": dict(patch_size=[16])},
     "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16])},
     "best": {
-        "image": _CENTRED | dict(n_freq=6, n_hidden=18, lr=6e-2, start="ridge", stop_ratio=0.25),
+        "image": _CENTRED
+        | dict(n_freq=6, n_hidden=18, lr=6e-2, start="ridge", fill="lanczos", loss_thr=8e-5, stop_ratio=0.3),
         "mesh": _CENTRED | dict(patch_size=[16], n_freq=2, n_hidden=8, loss_thr=5e-3, stop_ratio=0.1),
     },
 }
@@ -58,7 +60,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
     "draft": {"image": dict(val_freq=10), "mesh": dict(val_freq=10)},
     "normal": {"image": {}, "mesh": {}},
-    "high": {"image": dict(n_hidden=24, loss_thr=1e-5), "mesh": dict(n_hidden=12, loss_thr=1e-3)},
+    "high": {"image": dict(n_hidden=24, loss_thr=8e-6), "mesh": dict(n_hidden=12, loss_thr=1e-3)},
 }
 """What the preset best sets otherwise, by quality and task; its epochs are below."""
 

@@ -19,7 +19,7 @@ from utils.cli import (
 _MOST_PIXELS = 2**20  # along an axis
 _MOST_EPOCHS = 10**7  # each has a place in the curves
 _RARE = (
-    *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "start", "a", "order"),
+    *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "start", "a", "order", "fill"),
     *("batch_size", "lr", "optimizer", "betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks"),
     *("max_memory", "max_blocks"),
 )
@@ -114,6 +114,12 @@ def _add_pyramid(add_to: Options) -> None:
         "--pyr",
         ["laplacian", "gaussian"],
         help=f"what finer levels learn: the residual or the signal {_default('pyr')}",
+    )
+    add_choice(
+        add_to,
+        "--fill",
+        ["spline", "lanczos"],
+        help=f"how the coarser level is upsampled where a block has no network; lanczos is sharper {_default('fill')}",
     )
 
 

@@ -22,12 +22,13 @@ from utils.checkpoint import load_level, save_level
 from utils.errors import InputError
 from utils.figures import LEVEL_COLOURS
 from utils.metrics import psnr
-from utils.pyramid import level_size
+from utils.pyramid import FILLS, level_size, upsample_whole
+from utils.raster import computed
 from utils.windows import in_samples, slices
 
 
-@pytest.fixture(scope="module")
-def model() -> MINER:
+@pytest.fixture(scope="module", params=FILLS)
+def model(request) -> MINER:
     """Three levels of random networks over 45 x 61 pixels, every second block active in the finer ones."""
     size, patch_size = (45, 61), (8, 8)
     levels = {}
@@ -39,7 +40,7 @@ def model() -> MINER:
         shape = NetworkShape(n_in=16, n_out=3, n_layers=3, n_hidden=20, output=output)
         network = make_network(int(active.sum()), shape, a=0.5)
         init_blocks_(network, active.nonzero().squeeze(1), seed=5, level=index)
-        levels[index] = Level(length, patch_size, (1.0, 2.0, 4.0, 8.0), index < 2, active, network)
+        levels[index] = Level(length, patch_size, (1.0, 2.0, 4.0, 8.0), index < 2, active, network, request.param)
     return MINER(levels, n_scales=3, n_channels=3, size=size)
 
 
@@ -122,6 +123,18 @@ def test_small_scales_are_made_of_the_level_that_is_fine_enough(model):
     for scale, same in [(0.5, model.decode(level=1)), (0.3, model.decode(level=1, scale=0.6))]:
         small = model.decode(scale=scale)
         assert torch.equal(small, same[:, : small.shape[1], : small.shape[2]])
+
+
+def test_blocks_without_a_network_show_the_coarser_level_as_the_level_says(model):
+    """Every second block of level 0 has none; networks add to the spline, whatever the others show."""
+    coarse = computed(model.decode(level=1))
+    shown = upsample_whole(coarse, model.size, model.levels[0].fill)
+    decoded = model.decode()
+    assert torch.equal(decoded[:, :8, 8:16], shown[:, :8, 8:16])
+    assert torch.equal(model.decode_pyramid()[0], decoded)
+    levels = model.levels | {0: replace(model.levels[0], fill="spline")}
+    smooth = MINER(levels, n_scales=3, n_channels=3, size=model.size)
+    assert torch.equal(smooth.decode()[:, :8, :8], decoded[:, :8, :8])
 
 
 def test_decoding_does_not_depend_on_the_chunks(model):

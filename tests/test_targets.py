@@ -34,6 +34,20 @@ def test_a_block_is_active_iff_its_mean_square_residual_is_above_the_threshold()
     torch.testing.assert_close(survey.amplitude[survey.active], torch.tensor([0.011, 0.2]), atol=2 / 2**15, rtol=0)
 
 
+def test_what_blocks_would_show_without_a_network_decides_who_gets_one():
+    """Level 0 is exactly what Lanczos' kernel makes of level 1: no block needs a network, but those of the spline do;
+    networks have to predict what the spline lacks."""
+    coarse = torch.rand(3, 12, 12)
+    kept = raster(coarse).read(((0, 12), (0, 12)))
+    signal = raster(upsample_whole(kept, (24, 24), "lanczos"))
+    sharp, smooth = (LevelTarget(signal, raster(coarse), (8, 8), True, fill) for fill in ("lanczos", "spline"))
+    survey = sharp.survey(psnr, 1e-6, everything(sharp))
+    assert not survey.active.any()
+    assert smooth.survey(psnr, 1e-6, everything(smooth)).active.all()
+    assert psnr.value(*survey.base_sums.double().sum(0).tolist()) > 90
+    assert torch.equal(sharp.gather(torch.tensor([4])).base, smooth.gather(torch.tensor([4])).base)
+
+
 def test_targets_are_what_the_upsampled_coarser_level_lacks():
     signal, coarse = torch.rand(3, 20, 30), torch.rand(3, 10, 15)
     laplacian, gaussian = level(signal, coarse), level(signal, coarse, residual=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from datasets.targets import LevelTarget
 from models.level import Level, refine
 from training.datamodule import Visit
 from training.display import Display, Standing
@@ -17,7 +18,7 @@ from training.stop import StopSignals
 from utils.errors import Interrupted
 from utils.figures import highlight_blocks, signed, thumbnail
 from utils.metrics import n_colours
-from utils.windows import Window, whole
+from utils.windows import whole
 
 if TYPE_CHECKING:
     from training.part import Part
@@ -96,11 +97,11 @@ class LevelImages(Callback):
     Inputs
         level: whose network is the one that the module trains
         blocks: (n_blocks,) indices in the grid of the module's blocks
-        base: gives a window of the upsampled coarser level, (c, *window_size)
+        target: of the level
         b_chunks: blocks evaluated at once, at most
     """
 
-    def __init__(self, level: Level, blocks: Tensor, base: Callable[[Window], Tensor], b_chunks: int):
+    def __init__(self, level: Level, blocks: Tensor, target: LevelTarget, b_chunks: int):
         self.level = level
         self.blocks = blocks
         self.b_chunks = b_chunks
@@ -110,11 +111,11 @@ class LevelImages(Callback):
             middle = level.size[0] // 2
             self.window = ((middle, middle + 1), *self.window[1:])
             self.band = middle // level.patch_size[0]
-        self.base = base(self.window)
+        self.base, self.fill = target.base(self.window), target.filled(self.window)
 
     def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
-        level, base = self.level, self.base.to(module.device)
-        image = refine(level, base, self.window, b_chunks=self.b_chunks, backend=module.backend)
+        level, base, fill = self.level, self.base.to(module.device), self.fill.to(module.device)
+        image = refine(level, base, self.window, 1, self.b_chunks, module.backend, fill)
         training = torch.zeros_like(level.active)
         training[self.blocks[module.survivors.cpu()]] = True
         training = training.view(level.active_grid.shape)

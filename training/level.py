@@ -24,6 +24,7 @@ from training.spec import LevelSpec
 from utils.arrays import map_new_array
 from utils.checkpoint import find_levels, level_path, load_level, load_part, part_path, state_path
 from utils.errors import InputError, Interrupted, one_line
+from utils.pyramid import SMOOTH
 from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, as_numbers, map_raster, new_raster
 from utils.windows import row_ranges, whole
 
@@ -38,7 +39,7 @@ def fit_levels(job: Job, signals: list[Raster]) -> dict[str, Any]:
     """
     start, reports, coarse, level = time.perf_counter(), [], None, None
     for spec in reversed(job.specs):
-        target = LevelTarget(signals[spec.index], coarse, spec.patch_size, spec.residual)
+        target = LevelTarget(signals[spec.index], coarse, spec.patch_size, spec.residual, spec.fill)
         if spec.index not in job.run.done:
             fit_level(job, spec, target, level, reports)
             if job.stop():
@@ -237,7 +238,8 @@ def reconstruct(job: Job, level: Level, target: LevelTarget, index: int) -> tupl
         if bands:
             rows = (start + bands.start * patch, min(start + bands.stop * patch, stop))
             window = (rows, *whole(signal.size[1:]))
-            values = refine(level, target.base(window), window, b_chunks=job.b_chunks, backend=job.backend)
+            fill = None if level.fill == SMOOTH else target.filled(window)
+            values = refine(level, target.base(window), window, b_chunks=job.b_chunks, backend=job.backend, fill=fill)
             totals += job.metric.totals(values, signal.read(window))
             pieces.append((window, as_numbers(values, COMPUTED_UNIT).to(COMPUTED).numpy()))
         for some in (ranks.exchange if path is None else ranks.gather)(pieces) or []:

@@ -121,7 +121,7 @@ def _train(job: Job, target: LevelTarget, level: Level, mine: Tensor, module: Le
         )
         callbacks.append(PartProgress(job.display, part))
         if job.log_image and len(mine) == int(level.active.sum()):
-            callbacks.append(LevelImages(level, mine, target.base, job.b_chunks))
+            callbacks.append(LevelImages(level, mine, target, job.b_chunks))
     share = ranks.share_of(len(part.blocks))  # consecutive ones need the least of the coarser level
     gathered = target.gather(part.blocks[share.start : share.stop])
     train(module, gathered.deal(ranks, len(part.blocks)), callbacks, job.device, ranks, job.b_chunks)

@@ -22,6 +22,7 @@ class LevelSpec:
     index: of the level, 0 the finest
     patch_size: pixels of a block along each axis
     residual: networks predict the difference to the upsampled coarser level, else the signal itself
+    fill: how blocks without a network show the coarser level, of `utils.pyramid.FILLS`
     frequencies: of the positional encoding, or None
     shape: of the networks
     a: initial width of their activations
@@ -39,6 +40,7 @@ class LevelSpec:
     index: int
     patch_size: tuple[int, ...]
     residual: bool
+    fill: str
     frequencies: tuple[float, ...] | None
     shape: NetworkShape
     a: float
@@ -57,7 +59,7 @@ class LevelSpec:
 
     def level(self, size: tuple[int, ...], active: Tensor, network: BlockNetwork) -> Level:
         """The level of this size whose active blocks (`Level.active`) have the networks."""
-        return Level(size, self.patch_size, self.frequencies, self.residual, active, network)
+        return Level(size, self.patch_size, self.frequencies, self.residual, active, network, self.fill)
 
 
 def specify_levels(options: Namespace, n_dims: int, n_channels: int) -> list[LevelSpec]:
@@ -85,6 +87,7 @@ def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> Le
         index=index,
         patch_size=patch_size,
         residual=residual,
+        fill=options.fill,
         frequencies=encoding,
         shape=shape,
         a=options.a,

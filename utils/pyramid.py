@@ -4,13 +4,13 @@ Level j + 1 has size ceil(size of level j / 2). Both directions are aligned by h
 covers pixels 2i and 2i + 1 of level j.
 """
 
-from collections.abc import Callable
+from fractions import Fraction
 
 from torch import Tensor
 
 from utils.blocks import pad_to_blocks
-from utils.resampling import resample, spline_taps
-from utils.windows import Window, whole
+from utils.resampling import Taps, lanczos_taps, resample, spline_taps
+from utils.windows import whole
 
 
 def level_size(size: tuple[int, ...], level: int) -> tuple[int, ...]:
@@ -35,32 +35,18 @@ def pyramid(signal: Tensor, n_scales: int) -> list[Tensor]:
     return levels
 
 
-def source_window(window: Window, factor: int, size: tuple[int, ...]) -> Window:
-    """Which window of a coarse level, of this size, a window of `upsample` depends on."""
-    return spline_taps(factor).source_window(window, size)
+SMOOTH, SHARP = "spline", "lanczos"
+FILLS = (SMOOTH, SHARP)
+"""How a coarser level is upsampled where a block has no network. Networks add to the spline, which smooths: what is
+below them is a fit with errors of its own, which a sharper kernel would pass on for them to undo. Where there is no
+network, nothing undoes the smoothing."""
 
 
-def upsample(pixels: Tensor, factor: int, window: Window, origin: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
-    """`resample` a coarse level by the quadratic B-spline.
-
-    That it smooths is intended: the pixels are a fit with errors of its own, which a sharper kernel would pass on to
-    the finer level.
-    """
-    return resample(pixels, spline_taps(factor), window, origin, size)
+def upsampling(fill: str, factor: int) -> Taps:
+    """What upsamples a coarser level, `factor` samples a pixel, by the name of `FILLS`."""
+    return spline_taps(factor) if fill == SMOOTH else lanczos_taps(Fraction(factor))
 
 
-def upsample_whole(coarse: Tensor, size: tuple[int, ...]) -> Tensor:
+def upsample_whole(coarse: Tensor, size: tuple[int, ...], fill: str = SMOOTH) -> Tensor:
     """A whole level (c, *coarse_size), upsampled to the size of the next finer one."""
-    return upsample(coarse, 2, whole(size), (0,) * len(size), tuple(coarse.shape[1:]))
-
-
-def upsample_window(read: Callable[[Window], Tensor], size: tuple[int, ...], factor: int, crop: Window) -> Tensor:
-    """Upsample as much of a coarse level as a crop needs.
-
-    Inputs
-        read: returns a window of the coarse level, (c, *window_size)
-        size: of the whole coarse level
-        crop: (start, stop) of the wanted samples along each axis, counted in upsampled samples
-    """
-    window = source_window(crop, factor, size)
-    return upsample(read(window), factor, crop, tuple(start for start, _ in window), size)
+    return resample(coarse, upsampling(fill, 2), whole(size), (0,) * len(size), tuple(coarse.shape[1:]))

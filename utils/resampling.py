@@ -61,6 +61,17 @@ def resample(pixels: Tensor, taps: Taps, window: Window, origin: tuple[int, ...]
     return pixels.clamp_(0, 1)
 
 
+def resample_window(read: Callable[[Window], Tensor], size: tuple[int, ...], taps: Taps, window: Window) -> Tensor:
+    """`resample`, of as many pixels as the window needs.
+
+    Inputs
+        read: returns a window of the pixels, (c, *window_size)
+        size: of all of them
+    """
+    reach = taps.source_window(window, size)
+    return resample(read(reach), taps, window, tuple(start for start, _ in reach), size)
+
+
 def _resample_along(pixels: Tensor, axis: int, taps: Taps, window: tuple[int, int], origin: int, size: int) -> Tensor:
     """`resample` along one axis, by slices: every so many samples have the same weights."""
     start, stop = window
