@@ -73,10 +73,7 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
 
 def original_mesh(path: str, model: MINER) -> tuple["trimesh.Trimesh", Callable[[int, int], Tensor]]:
     """What was fitted: the mesh with its holes closed, and (start, stop) -> its occupancy (1, stop - start, h, w)."""
-    import trimesh
-
     from datasets.meshes import load_mesh
-    from datasets.repair import close_holes
     from datasets.voxelize import voxelize
 
     if model.frame is None or len(set(model.size)) != 1:
@@ -90,8 +87,16 @@ def original_mesh(path: str, model: MINER) -> tuple["trimesh.Trimesh", Callable[
     def planes(start: int, stop: int) -> Tensor:
         return torch.from_numpy(np.unpackbits(packed[start:stop], axis=2, count=model.size[2]))[None]
 
-    closed = trimesh.Trimesh(*close_holes(np.asarray(mesh.vertices), np.asarray(mesh.faces)), process=False)
-    return closed, planes
+    return with_holes_closed(mesh), planes
+
+
+def with_holes_closed(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
+    """A mesh and the caps that close its holes: the surface that is fitted."""
+    import trimesh
+
+    from datasets.repair import close_holes
+
+    return trimesh.Trimesh(*close_holes(np.asarray(mesh.vertices), np.asarray(mesh.faces)), process=False)
 
 
 def compare_surfaces(surface: "trimesh.Trimesh", mesh: "trimesh.Trimesh") -> None:
