@@ -110,7 +110,7 @@ def compare_surfaces(surface: "trimesh.Trimesh", mesh: "trimesh.Trimesh") -> Non
     for way, values, floors in rows:
         for part, value, lowest in zip(("mean", "95th percentile"), values, floors, strict=True):
             name, here = f"{way}, {part}", f"{value * floor.diagonal:.6g}"
-            print(line.format(f"{name:28}", f"{here:10}", value, round(lowest, 12)))  # what is left is rounding
+            print(line.format(f"{name:28}", f"{here:11}", value, round(lowest, 12)))  # what is left is rounding
     print(
         f"Normal consistency : {found.consistency:.4f}, floor {floor.consistency:.4f} "
         f"({SURFACE_POINTS:,} points on each surface)"
