@@ -25,6 +25,7 @@ def extract_surface(
 ) -> trimesh.Trimesh:
     """The surface where a field is 1/2 (marching cubes), closed where it meets the box.
 
+    Its vertices lie between samples, where the field, taken as linear from one to the next, is 1/2.
     It is extracted plane by plane and joined exactly, so it does not depend on how the field is cut into slabs. Memory
     holds the surface, a slab and some ten planes.
 
@@ -108,8 +109,16 @@ def surface_agreement(one: trimesh.Trimesh, other: trimesh.Trimesh, n_points: in
     A surface beside itself, `surface_agreement(mesh, mesh, n_points)`, gives the floors: what equal surfaces come to.
     Normals are those of faces, not smoothed, so steps count. Memory follows the faces, some 200 bytes each.
 
+    Inputs
+        one, other: meshes, in the same coordinates
+        n_points: on each
     Errors
         InputError for a mesh without faces
+
+    >>> mesh = trimesh.load_mesh("meshes/spot.obj")
+    >>> found = surface_agreement(MINER.load("ckpts/spot_128").surface(), mesh, n_points=100_000)
+    >>> found.forth[0] * found.diagonal  # mean distance from the fit to the mesh, in the mesh's unit
+    0.000295...
     """
     for mesh in (one, other):
         if not len(mesh.faces):
