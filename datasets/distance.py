@@ -48,7 +48,8 @@ def distance_slabs(
     """
     n = len(packed)
     turned = Triangles.of(np.roll(vertices, 2, axis=1), faces)  # columns along x, rows along z
-    low, high = vertices[faces][:, :, 2].min(axis=1), vertices[faces][:, :, 2].max(axis=1)
+    heights = vertices[:, 2][faces]
+    low, high = heights.min(axis=1), heights.max(axis=1)
     n_slices = max(1, _VOXELS_AT_ONCE // n**2)
     hidden = None if progress else True  # None: unless a terminal shows it
     with tqdm(total=n, desc="distances", unit="slices", disable=hidden, leave=False) as bar:
@@ -96,16 +97,16 @@ def _near_the_surface(
     origin = np.array([0, 0, around.start])
     low = np.ceil(pieces.min(axis=1) - 1).astype(np.int64) - origin
     high = np.floor(pieces.max(axis=1) + 1).astype(np.int64) - origin
-    counts = np.zeros(len(pieces), bool)
+    is_surface = np.zeros(len(pieces), bool)
     near = np.zeros(winding.shape, bool)
     for index, x, y, z in lattice_points(low.clip(0), high.clip(max=(n - 1, n - 1, len(around) - 1))):
         begins = np.flatnonzero(np.diff(index, prepend=-1))
         numbers = winding[z, y, x]
         least, most = np.minimum.reduceat(numbers, begins), np.maximum.reduceat(numbers, begins)
-        counts[index[begins]] = ~((least >= 1) & (most >= 2) | (most <= 0) & (least <= -1))
-        kept = counts[index]
+        is_surface[index[begins]] = ~((least >= 1) & (most >= 2) | (most <= 0) & (least <= -1))
+        kept = is_surface[index]
         near[z[kept], y[kept], x[kept]] = True
-    return pieces[counts], np.flatnonzero(near[slab.start - around.start : slab.stop - around.start])
+    return pieces[is_surface], np.flatnonzero(near[slab.start - around.start : slab.stop - around.start])
 
 
 def _values(pieces: np.ndarray, places: np.ndarray, inside: np.ndarray, first: int) -> np.ndarray:

@@ -153,7 +153,7 @@ def grid_source(
     Inputs
         rows_at_once: slices that are cheapest to read together
         read: (start, stop) -> (1, stop - start, h, w)
-        bits: of a value: 1 of occupancy, 8 of distances
+        bits: of a value: 1 for occupancy, 8 for distances
     """
     n_read = min(windows.rows_at_once(1, size, rows_at_once), size[0])
     return Source(
@@ -189,9 +189,8 @@ def _open_headed(path: Path, stored: np.memmap) -> tuple[tuple[int, int, int], S
     """
     names = HEADER.names
     is_header = stored.ndim == 0 and stored.dtype.names[: len(names)] == names
-    if not is_header or any(stored.dtype[name] != HEADER[name] for name in names):
-        raise InputError(f"{path} is not an occupancy file")
-    if stored["format"] not in (FORMAT, DISTANCE_FORMAT):
+    is_header = is_header and all(stored.dtype[name] == HEADER[name] for name in names)
+    if not is_header or stored["format"] not in (FORMAT, DISTANCE_FORMAT):
         raise InputError(f"{path} is not an occupancy file")
     is_packed = stored["format"] == FORMAT
     size = tuple(stored["size"].tolist())

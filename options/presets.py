@@ -64,7 +64,7 @@ QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
 
 ACCURACY: dict[str, dict[str, dict[str, Any]]] = {
     "occupancy": {"normal": dict(n_hidden=8, loss_thr=5e-3), "high": dict(n_hidden=12, loss_thr=1e-3)},
-    "distance": {"normal": dict(n_hidden=6, loss_thr=1e-3), "high": dict(n_hidden=12, loss_thr=2e-4)},
+    "distance": {"normal": dict(n_hidden=6, loss_thr=7e-4), "high": dict(n_hidden=12, loss_thr=2e-4)},
 }
 """What the preset best sets for volumes, by what they hold and quality; a draft as normal."""
 
