@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.tasks import TASKS, Task, is_mesh, task_of_file
-from options.presets import N_VOXELS, PRESETS, QUALITIES, SEED, epochs_for, levels_for
+from options.presets import N_VOXELS, PRESETS, QUALITIES, SEED, accuracy_for, epochs_for, levels_for
 from options.table import make_parser
 from utils.cli import value_text
 from utils.errors import InputError, size_text
@@ -35,7 +35,7 @@ def parse_options(argv: list[str]) -> Namespace:
     """Options from a command line, checked; an empty one means the quickstart.
 
     What is given wins over the method, the command line over a config. Without any setting of a method, the method is
-    the best one; with some, MINER_pl's. What follows from the size of the signal is None until `settle`.
+    the best one; with some, MINER_pl's. What follows from the signal is None until `settle`.
 
     Errors
         InputError that names the option and its value
@@ -70,7 +70,7 @@ def complete(defaults: dict[str, Any], given: dict[str, Any]) -> Namespace:
     elif "quality" in given:
         raise InputError(f"--quality {given['quality']}: --preset {preset} has none; leave one of them out")
     if is_mesh(path):
-        method["N"] = N_VOXELS
+        method |= dict(N=N_VOXELS, values="distance" if preset == "best" else "occupancy")
     options = Namespace(**defaults | method | given)
     check_options(options)
     if options.batch_size is not None:
@@ -89,9 +89,12 @@ def _name_of(path: str, n: int) -> str:
     return re.sub(r"[^\w.+=-]", "_", stem).lstrip(".+=-")[:100] or "exp"
 
 
-def settle(options: Namespace, size: tuple[int, ...]) -> Namespace:
-    """The options with what follows from the size of the signal, (h, w) or (d, h, w).
+def settle(options: Namespace, size: tuple[int, ...], values: str = "occupancy") -> Namespace:
+    """The options with what follows from the signal.
 
+    Inputs
+        size: (h, w) or (d, h, w)
+        values: what a volume holds, occupancy or distance
     Errors
         InputError for options that do not go with it
     """
@@ -100,6 +103,10 @@ def settle(options: Namespace, size: tuple[int, ...]) -> Namespace:
         options.n_scales = max(levels_for(options.task, size), len(options.num_epochs or []))
     if options.num_epochs is None:
         options.num_epochs = epochs_for(options.task, options.quality, size, options.n_scales)
+    if options.preset == "best" and options.task == "mesh":
+        for name, value in accuracy_for(values, options.quality).items():
+            if getattr(options, name) is None:
+                setattr(options, name, value)
     check_epochs(options)
     check_size(options, size)
     return options
@@ -150,6 +157,8 @@ def check_options(options: Namespace) -> None:
         raise InputError("--arch gabor: it takes positions without an encoding; use --use_pe false")
     if options.N is not None and not is_mesh(options.path):
         raise InputError(f"--N {options.N}: {options.path} is no mesh, and has a size of its own; leave it out")
+    if options.values is not None and not is_mesh(options.path):
+        raise InputError(f"--values {options.values}: {options.path} is no mesh, and tells what it holds; leave it out")
     if options.input_size and is_mesh(options.path):
         size = value_text(options.input_size)
         raise InputError(f"--input_size {size}: a mesh is sampled at --N voxels along each axis; use that")

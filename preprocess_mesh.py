@@ -1,4 +1,4 @@
-"""Mesh -> occupancy grid, for train.py --task mesh."""
+"""Mesh -> grid of occupancy or distances, for train.py --task mesh."""
 
 import signal
 
@@ -8,7 +8,8 @@ if __name__ == "__main__":
 import sys
 from pathlib import Path
 
-from utils.cli import MOST, OneLineParser, add_flag, option_type, text, whole_number
+from datasets.tasks import VALUES
+from utils.cli import MOST, OneLineParser, add_choice, add_flag, option_type, text, whole_number
 from utils.errors import InputError, run_command
 from utils.files import check_exists
 from utils.imports import importing
@@ -24,13 +25,20 @@ def make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="preprocess_mesh.py",
         usage="--path FILE",
-        description="Sample a mesh on a grid: occupancy/NAME_N.npy, N^3 voxels of the mesh's bounding box, widened by "
-        "1.02. train.py does so by itself for a mesh that is given to it.",
+        description="Sample a mesh on a grid: occupancy/NAME_N.npy, or NAME_N_distance.npy, N^3 voxels of the mesh's "
+        "bounding box, widened by 1.02. train.py does so by itself for a mesh that is given to it.",
     )
     group = parser.add_argument_group("options")
     add = group.add_argument
     add("--path", type=text, metavar="FILE", help="the mesh: any file that trimesh reads")
     add("--N", type=whole_number(1, 2**20), default=512, metavar="N", help="voxels along each axis")
+    add_choice(
+        group,
+        "--values",
+        VALUES,
+        default=VALUES[0],
+        help="occupancy, a bit a voxel; distance, a byte: how far the surface is, up to a voxel, for smooth surfaces",
+    )
     add(
         "--M",
         type=option_type(int, _is_odd_cube, "an odd cube, such as 1, 27, 125 or 343"),
@@ -56,13 +64,15 @@ def main() -> None:
     options = make_parser().parse_args(sys.argv[1:])
     if options.path is None:
         raise InputError("--path is missing; name a mesh")
+    if options.values == "distance" and options.M > 1:
+        raise InputError(f"--M {options.M}: --values distance takes one sample a voxel; leave one of them out")
     check_exists(Path(options.path))
     with importing():  # trimesh and others load slowly: errors and the help do without
         from datasets.grids import grid_path, make_grid
-    out = grid_path(_FOLDER, options.path, options.N)
+    out = grid_path(_FOLDER, options.path, options.N, options.values)
     if out.exists() and not options.overwrite:
         raise InputError(f"{out} already exists; use --overwrite to replace it")
-    print(make_grid(_FOLDER, options.path, options.N, options.M, options.T))
+    print(make_grid(_FOLDER, options.path, options.N, options.values, options.M, options.T))
 
 
 def cli() -> None:

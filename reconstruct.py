@@ -79,7 +79,7 @@ def _add_out(add_to: Options) -> None:
         "--original",
         type=text,
         metavar="FILE",
-        help="what was fitted, to compare with: the picture; the mesh, or its occupancy file",
+        help="what was fitted, to compare with: the picture; the mesh, or its grid",
     )
     add_flag(add_to, "--blocks", "outline the blocks that have a network")
     add_choice(

@@ -78,7 +78,8 @@ def signals(images: Path, meshes: Path | None) -> dict[str, tuple[list[str], lis
         found[name] = (plain_arguments(images / name, size), BY_HAND["picture"].split())
     found[f"{WHOLE}, whole"] = (["--path", str(images / WHOLE)], BY_HAND["large"].split())
     if meshes is not None:
-        found |= {name: (["--path", str(meshes / name)], BY_HAND["mesh"].split()) for name in MESHES}
+        of_mesh = ["--values", "occupancy", "--path"]  # whose IoU is that of the options by hand
+        found |= {name: ([*of_mesh, str(meshes / name)], BY_HAND["mesh"].split()) for name in MESHES}
     return found
 
 

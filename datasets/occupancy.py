@@ -1,12 +1,12 @@
-"""Occupancy grids in files, axes [z, y, x]: written packed after a header, and read by ranges of slices.
+"""Grids of a mesh's voxels in files, axes [z, y, x]: written after a header, and read by ranges of slices.
 
-Notation: a *slice* is the voxels (h, w) at one z. *Packed* voxels lie eight a byte along x, the first in the highest
-bit.
+Notation: a *slice* is the voxels (h, w) at one z. Occupancy is *packed*: its voxels lie eight a byte along x, the first
+in the highest bit. Distances take a byte a voxel, 255 for 1.
 """
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
@@ -18,11 +18,12 @@ from torch import Tensor
 from datasets.sources import Source
 from utils import windows
 from utils.errors import InputError, one_line, size_text
-from utils.files import check_file, write_aside
+from utils.files import aside, check_file
 from utils.frame import Frame
 from utils.memory import check_memory
 
 FORMAT = b"miner occupancy"
+DISTANCE_FORMAT = b"miner distance"
 HEADER = np.dtype(
     [
         ("format", "S16"),
@@ -37,13 +38,13 @@ _VALUES_AT_ONCE = 2**22
 _SLICES_AT_ONCE = 64
 
 Slices = Callable[[int, int], np.ndarray]
-"""(start, stop) -> (stop - start, h, w) uint8, 0 and 1"""
+"""(start, stop) -> (stop - start, h, w) uint8"""
 
 
 @dataclass(frozen=True)
 class Volume:
     """
-    values: (1, d, h, w) uint8, 0 or 1
+    values: (1, d, h, w) in [0, 1]: uint8 of occupancy, float32 of distances
     frame: where the voxels lie in the mesh's space, or None if the file does not say
     """
 
@@ -52,9 +53,10 @@ class Volume:
 
 
 def read_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -> Volume:
-    """Read a whole occupancy grid; inputs and errors are those of `open_occupancy`."""
+    """Read a whole grid; inputs and errors are those of `open_occupancy`."""
     source = open_occupancy(path, size)
-    return Volume(torch.from_numpy(source.read(0, source.size[0])), source.frame)
+    values = torch.from_numpy(source.read(0, source.size[0]))
+    return Volume(values if source.bits == 1 else values.float().div_(2**source.bits - 1), source.frame)
 
 
 def write_occupancy(path: Path, packed: np.ndarray, width: int, frame: Frame, origin: str = "") -> None:
@@ -65,19 +67,39 @@ def write_occupancy(path: Path, packed: np.ndarray, width: int, frame: Frame, or
         width: w
         origin: what the grid was made of
     """
+    size = (*packed.shape[:2], width)
+    _write(path, FORMAT, size, frame, origin, [packed])
+
+
+def write_distances(
+    path: Path, slabs: Iterable[np.ndarray], size: tuple[int, int, int], frame: Frame, origin: str = ""
+) -> None:
+    """Write a grid of distances likewise, slab by slab.
+
+    Inputs
+        slabs: (n_slices, h, w) uint8 each, consecutive, of `datasets.distance`
+        size: (d, h, w)
+    """
+    _write(path, DISTANCE_FORMAT, size, frame, origin, slabs)
+
+
+def _write(
+    path: Path, kind: bytes, size: tuple[int, int, int], frame: Frame, origin: str, parts: Iterable[np.ndarray]
+) -> None:
     header = np.zeros((), HEADER)
-    header["format"] = FORMAT
-    header["size"] = (*packed.shape[:2], width)
+    header["format"], header["size"] = kind, size
     header["centre"], header["half_extents"] = frame.centre, frame.half_extents
     header["origin"] = origin.encode()
     buffer = io.BytesIO()
     np.save(buffer, header)
-    buffer.write(np.ascontiguousarray(packed))  # not a field of the header, which could hold only 2 GiB
-    write_aside(path, buffer.getbuffer())
+    with aside(path) as file:
+        file.write(buffer.getbuffer())
+        for part in parts:  # no field of the header, which could hold only 2 GiB
+            file.write(np.ascontiguousarray(part))
 
 
 def origin_of(path: Path) -> str:
-    """What a file was made of, as `write_occupancy` was told; empty where the file does not say.
+    """What a file was made of, as it was told when it was written; empty where the file does not say.
 
     Errors
         InputError for a file that is no .npy file
@@ -89,20 +111,20 @@ def origin_of(path: Path) -> str:
 
 
 def open_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -> Source:
-    """Open an occupancy grid.
+    """Open a grid, of occupancy or of distances.
 
     Inputs
-        path: a file of `write_occupancy`; a .npy of bools or of bytes 0 and 1, axes [z, y, x]; or the flat bits of
-            MINER_pl, those of a grid with axes [y, x, z]
+        path: a file of `write_occupancy` or `write_distances`; a .npy of bools or of bytes 0 and 1, axes [z, y, x]; or
+            the flat bits of MINER_pl, those of a grid with axes [y, x, z]
         size: (d, h, w); flat bits need it, as they do not record it; the others must agree with it
     Errors
         InputError for a file that is missing, is none of these, or is of another size
     """
     path = Path(path)
     stored = _map_array(path)
-    frame, rows_at_once = None, 1
+    frame, rows_at_once, bits = None, 1, 1
     if stored.dtype.names is not None:
-        held, slices = _open_packed(path, stored)
+        held, slices, bits = _open_headed(path, stored)
         frame = _frame(path, stored)
     elif stored.ndim == 1 and stored.dtype == np.uint8:
         held, slices = _open_flat(path, stored, size)
@@ -120,22 +142,25 @@ def open_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
         check_memory(path, held, (stop - start) * prod(held[1:]))
         return slices(start, stop)[None]
 
-    return grid_source(path, held, frame, rows_at_once, read)
+    return grid_source(path, held, frame, rows_at_once, read, bits)
 
 
-def grid_source(path: Path, size: tuple[int, int, int], frame: Frame | None, rows_at_once: int, read: Slices) -> Source:
-    """An occupancy grid of size (d, h, w).
+def grid_source(
+    path: Path, size: tuple[int, int, int], frame: Frame | None, rows_at_once: int, read: Slices, bits: int = 1
+) -> Source:
+    """A grid of size (d, h, w).
 
     Inputs
         rows_at_once: slices that are cheapest to read together
         read: (start, stop) -> (1, stop - start, h, w)
+        bits: of a value: 1 for occupancy, 8 for distances
     """
     n_read = min(windows.rows_at_once(1, size, rows_at_once), size[0])
     return Source(
         path,
         size,
         n_channels=1,
-        bits=1,
+        bits=bits,
         frame=frame,
         file_size=size,
         rows_at_once=rows_at_once,
@@ -157,25 +182,29 @@ def _map_array(path: Path) -> np.memmap:
     return stored
 
 
-def _open_packed(path: Path, stored: np.memmap) -> tuple[tuple[int, int, int], Slices]:
-    """(d, h, w) and the slices of a file of `write_occupancy`.
+def _open_headed(path: Path, stored: np.memmap) -> tuple[tuple[int, int, int], Slices, int]:
+    """(d, h, w), the slices, and the bits of a value, of a file of `write_occupancy` or `write_distances`.
 
-    The bits follow the header or, up to 2 GiB, may be a field of it.
+    Packed voxels follow the header or, up to 2 GiB, may be a field of it.
     """
     names = HEADER.names
     is_header = stored.ndim == 0 and stored.dtype.names[: len(names)] == names
-    if not is_header or any(stored.dtype[name] != HEADER[name] for name in names) or stored["format"] != FORMAT:
+    is_header = is_header and all(stored.dtype[name] == HEADER[name] for name in names)
+    if not is_header or stored["format"] not in (FORMAT, DISTANCE_FORMAT):
         raise InputError(f"{path} is not an occupancy file")
+    is_packed = stored["format"] == FORMAT
     size = tuple(stored["size"].tolist())
-    shape = (*size[:2], ceil(size[2] / 8))
+    shape = (*size[:2], ceil(size[2] / 8) if is_packed else size[2])
     start = stored.offset + stored.nbytes
     if min(size) >= 1 and stored.dtype == HEADER and start + prod(shape) == path.stat().st_size:
-        packed = np.memmap(path, np.uint8, "r", start, shape)
-    elif min(size) >= 1 and stored.dtype.names[len(names) :] == ("bits",) and stored["bits"].shape == shape:
-        packed = stored["bits"]
+        voxels = np.memmap(path, np.uint8, "r", start, shape)
+    elif is_packed and stored.dtype.names[len(names) :] == ("bits",) and stored["bits"].shape == shape:
+        voxels = stored["bits"]
     else:
         raise InputError(f"{path} is damaged: it does not hold {size_text(size)} voxels; make it again")
-    return size, lambda start, stop: np.unpackbits(packed[start:stop], axis=2, count=size[2])
+    if is_packed:
+        return size, lambda start, stop: np.unpackbits(voxels[start:stop], axis=2, count=size[2]), 1
+    return size, lambda start, stop: np.array(voxels[start:stop]), 8
 
 
 def _frame(path: Path, header: np.ndarray) -> Frame:

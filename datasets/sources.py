@@ -36,9 +36,9 @@ class Source:
 
     path: of the file
     size: (h, w), upright and resized as asked for, or (d, h, w)
-    n_channels: 1 (grey or occupancy), 3 (RGB) or 4 (RGBA)
+    n_channels: 1 (grey or a volume), 3 (RGB) or 4 (RGBA)
     bits: of a channel, 8 or 16; 1 for occupancy
-    frame: where the voxels of an occupancy grid lie in the mesh's space, or None if the file does not say
+    frame: where the voxels of a grid lie in the mesh's space, or None if the file does not say
     file_size: before any resizing
     rows_at_once: rows that are cheapest to read together
     decode_bytes: of memory that reading takes at its peak, by the ranges of `utils.windows.row_ranges`, with what it

@@ -48,7 +48,7 @@ def value_bytes(source: Source) -> int:
 
 
 def read_levels(source: Source, n_scales: int) -> Store:
-    """Read the levels into memory; InputError for occupancy without a surface, all of it inside or outside."""
+    """Read the levels into memory; InputError for a volume without a surface, all of it inside or outside."""
     return _fill(source, n_scales, None)
 
 
@@ -60,7 +60,7 @@ def write_levels(source: Source, n_scales: int, folder: Path, progress: bool = F
         folder: where the levels of all signals are kept; its contents may be deleted
         progress: show a bar on a terminal
     Errors
-        InputError if the disk has no room, and for occupancy without a surface, all of it inside or outside
+        InputError if the disk has no room, and for a volume without a surface, all of it inside or outside
         OSError for what cannot be written
     """
     place = folder / _key(source, n_scales)
@@ -107,11 +107,11 @@ def _fill(source: Source, n_scales: int, place: Path | None, progress: bool = Fa
         disable=None if progress else True,  # None: unless a terminal shows it
         leave=False,
     ) as bar:
-        found = set()
+        found, half = set(), units[0] // 2
         for start, stop in row_ranges(source.n_channels, source.size, source.rows_at_once):
             rows = source.read(start, stop)
             levels[0].numbers.numpy()[:, start:stop] = rows
-            found |= {int(rows.min()), int(rows.max())} if source.bits == 1 else set()
+            found |= {bool(rows.min() > half), bool(rows.max() > half)} if len(source.size) == 3 else set()
             bar.update(stop - start)
         if len(found) == 1:
             which = "all" if found.pop() else "none"

@@ -50,6 +50,9 @@ class Task:
         return {name: asdict(value) if name == "frame" and value else value for name, value in values.items()}
 
 
+VALUES = ("occupancy", "distance")
+"""What the grid of a mesh holds."""
+
 MESH_SUFFIXES = frozenset((".ply", ".obj", ".stl", ".off", ".glb", ".gltf", ".dae", ".3mf", ".3dxml", ".step", ".stp"))
 """Of files that are taken for meshes; what else trimesh reads, preprocess_mesh.py turns into a grid."""
 

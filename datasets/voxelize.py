@@ -32,8 +32,7 @@ def voxelize(
     Outputs
         (n, n, ceil(n / 8)) uint8, axes [z, y, x], x packed eight voxels a byte, the first in the highest bit
     """
-    vertices, faces = close_holes(np.asarray(mesh.vertices), np.asarray(mesh.faces))
-    positions = frame.to_voxels(vertices, (n, n, n))
+    positions, faces = closed_in_voxels(mesh, frame, n)
     per_axis = round(n_samples ** (1 / 3))
     votes = np.zeros((n, n, n) if n_repeats > 1 else 0, np.uint8)
     hidden = None if progress else True  # None: unless a terminal shows it
@@ -49,6 +48,18 @@ def voxelize(
             whole = np.unpackbits(inside, axis=2, count=n)
             votes += np.moveaxis(whole, [0, 1, 2], [(axis + repeat) % 3 for axis in range(3)])
     return np.packbits(votes > n_repeats // 2, axis=2)
+
+
+def closed_in_voxels(mesh: trimesh.Trimesh, frame: Frame, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mesh with its holes closed: positions (m, 3) of its vertices in the n^3 voxels of a frame, and faces."""
+    vertices, faces = close_holes(np.asarray(mesh.vertices), np.asarray(mesh.faces))
+    return frame.to_voxels(vertices, (n, n, n)), faces
+
+
+def winding_of_rows(triangles: "Triangles", rows: slice, n: int) -> np.ndarray:
+    """Winding numbers (n, rows, n) int16 of the voxels of some rows, axes [z, y, x]."""
+    column, z, sign = _crossings_that_close(triangles, rows, n, 0.0, 0.0)
+    return _winding(column, z, sign, (n, rows.stop - rows.start, n))
 
 
 def _slabs(vertices: np.ndarray, faces: np.ndarray, n: int, per_axis: int) -> Iterator[tuple[slice, np.ndarray]]:
@@ -144,13 +155,14 @@ def _crossings(
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
-def lattice_points(low: np.ndarray, high: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The points of rectangles on a lattice, many at a time.
+def lattice_points(low: np.ndarray, high: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """The points of boxes on a lattice, many at a time.
 
     Inputs
-        low, high: (m, 2) first and last x and y of each rectangle; it is empty where a last one is below a first one
+        low, high: (m, d) first and last point of each box along each axis; it is empty where a last one is below a
+            first one
     Outputs
-        (n_points,) each: index of the rectangle; x; y
+        (n_points,) each: index of the box; its points along each axis
     """
     spans = np.maximum(high - low + 1, 0)
     near = np.flatnonzero(spans.prod(axis=1))
@@ -163,7 +175,11 @@ def lattice_points(low: np.ndarray, high: np.ndarray) -> Iterator[tuple[np.ndarr
         counts = spans[chosen].prod(axis=1)
         index = np.repeat(chosen, counts)
         within = np.arange(len(index)) - np.repeat(counts.cumsum() - counts, counts)
-        yield index, low[index, 0] + within % spans[index, 0], low[index, 1] + within // spans[index, 0]
+        places = []
+        for axis in range(low.shape[1]):
+            within, place = np.divmod(within, spans[index, axis])
+            places.append(low[index, axis] + place)
+        yield index, *places
         start = stop
 
 

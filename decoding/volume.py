@@ -74,7 +74,7 @@ def reconstruct_volume(model: MINER, level: int, crop: Window, options: Namespac
 
 
 def original_mesh(path: str, model: MINER) -> tuple["trimesh.Trimesh", Callable[[int, int], Tensor]]:
-    """The mesh that was fitted, and its occupancy: (start, stop) -> planes (1, stop - start, h, w), 0 or 1."""
+    """What was fitted: the mesh with its holes closed, and (start, stop) -> its occupancy (1, stop - start, h, w)."""
     from datasets.meshes import load_mesh
     from datasets.voxelize import voxelize
 
@@ -89,14 +89,31 @@ def original_mesh(path: str, model: MINER) -> tuple["trimesh.Trimesh", Callable[
     def planes(start: int, stop: int) -> Tensor:
         return torch.from_numpy(np.unpackbits(packed[start:stop], axis=2, count=model.size[2]))[None]
 
-    return mesh, planes
+    return with_holes_closed(mesh), planes
+
+
+def with_holes_closed(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
+    """A mesh and the caps that close its holes: the surface that is fitted."""
+    import trimesh
+
+    from datasets.repair import close_holes
+
+    return trimesh.Trimesh(*close_holes(np.asarray(mesh.vertices), np.asarray(mesh.faces)), process=False)
 
 
 def compare_surfaces(surface: "trimesh.Trimesh", mesh: "trimesh.Trimesh") -> None:
-    """Print how near the surface of a fit is to the mesh that was fitted."""
-    from utils.surface import sample_surface, surface_agreement
+    """Print how near the surface of a fit is to the mesh that was fitted, and how near that mesh is to itself."""
+    from utils.surface import surface_agreement
 
-    samples = (sample_surface(body, SURFACE_POINTS) for body in (surface, mesh))
-    chamfer, consistency = surface_agreement(*next(samples), *next(samples))
-    print(f"Chamfer distance : {chamfer:.6g} in the mesh's unit, {chamfer / mesh.scale:.3e} of its box's diagonal")
-    print(f"Normal consistency : {consistency:.4f} ({SURFACE_POINTS:,} points on each surface)")
+    found, floor = (surface_agreement(one, mesh, SURFACE_POINTS) for one in (surface, mesh))
+    rows = [("Fit to mesh", found.forth, floor.forth), ("Mesh to fit", found.back, floor.back)]
+    line = "{} : {} in the mesh's unit, {:.3e} of its box's diagonal, floor {:.3e}"
+    print(line.format("Chamfer distance", f"{found.chamfer * floor.diagonal:.6g}", found.chamfer, floor.chamfer))
+    for way, values, floors in rows:
+        for part, value, lowest in zip(("mean", "95th percentile"), values, floors, strict=True):
+            name, here = f"{way}, {part}", f"{value * floor.diagonal:.6g}"
+            print(line.format(f"{name:28}", f"{here:11}", value, round(lowest, 12)))  # what is left is rounding
+    print(
+        f"Normal consistency : {found.consistency:.4f}, floor {floor.consistency:.4f} "
+        f"({SURFACE_POINTS:,} points on each surface)"
+    )

@@ -8,7 +8,8 @@ from pathlib import Path
 from datasets.sources import read_picture
 from models.miner import MINER
 from utils.figures import block_boxes, draw_blocks
-from utils.plots import show, show_boxes
+from utils.plots import show, show_boxes, show_facets
+from utils.surface import extract_surface
 
 FOLDER = Path(__file__).parent
 
@@ -26,6 +27,12 @@ def main() -> None:
     spot = MINER.load("ckpts/spot_128")
     boxes = block_boxes(spot.active_grids, spot.patch_size, spot.size, spot.frame)
     show_boxes(spot.surface(), boxes).savefig(FOLDER / "spot.jpg", dpi=100, bbox_inches="tight")
+    bits = (spot.decode()[0] > 0.5).float().numpy()
+    surfaces = {
+        "voxels inside or outside, as bits tell": extract_surface([bits], spot.frame, spot.size),
+        "the fit, of distances": spot.surface(),
+    }
+    show_facets(surfaces).savefig(FOLDER / "surfaces.jpg", dpi=80, bbox_inches="tight")
 
 
 if __name__ == "__main__":

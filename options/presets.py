@@ -52,17 +52,23 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "best": {
         "image": _CENTRED
         | dict(n_freq=6, n_hidden=18, lr=6e-2, start="ridge", fill="lanczos", loss_thr=8e-5, stop_ratio=0.3),
-        "mesh": _CENTRED | dict(patch_size=[16], n_freq=2, n_hidden=8, loss_thr=5e-3, stop_ratio=0.1),
+        "mesh": _CENTRED | dict(patch_size=[16], n_freq=2, n_hidden=None, loss_thr=None, stop_ratio=0.1),
     },
 }
-"""What methods set otherwise, by name and task."""
+"""What methods set otherwise, by name and task; None follows from the signal: `steps_for`, `accuracy_for`."""
 
 QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
     "draft": {"image": dict(val_freq=10), "mesh": dict(val_freq=10)},
     "normal": {"image": {}, "mesh": {}},
-    "high": {"image": dict(n_hidden=24, loss_thr=8e-6), "mesh": dict(n_hidden=12, loss_thr=1e-3)},
+    "high": {"image": dict(n_hidden=24, loss_thr=8e-6), "mesh": {}},
 }
 """What the preset best sets otherwise, by quality and task; its epochs are below."""
+
+ACCURACY: dict[str, dict[str, dict[str, Any]]] = {
+    "occupancy": {"normal": dict(n_hidden=8, loss_thr=5e-3), "high": dict(n_hidden=12, loss_thr=1e-3)},
+    "distance": {"normal": dict(n_hidden=6, loss_thr=7e-4), "high": dict(n_hidden=12, loss_thr=2e-4)},
+}
+"""What the preset best sets for volumes, by what they hold and quality; a draft as normal."""
 
 _EPOCHS = {  # of the coarser levels, and of the finest
     "draft": {"image": (10, 20), "mesh": (10, 15)},
@@ -103,6 +109,11 @@ def steps_for(task: str, n_points: int, n_epochs: int) -> tuple[int, tuple[float
     is_short = n_epochs <= FEW_EPOCHS
     batch_size = -(-n_points // _BATCHES[task][not is_short])  # rounded up: a rest of a few points makes a wild step
     return batch_size, (0.9, 0.95 if is_short else 0.99)
+
+
+def accuracy_for(values: str, quality: str) -> dict[str, Any]:
+    """--n_hidden and --loss_thr that suit a volume of occupancy or distance."""
+    return ACCURACY[values].get(quality, ACCURACY[values]["normal"])
 
 
 def levels_for(task: str, size: tuple[int, ...]) -> int:

@@ -1,7 +1,18 @@
 """Every option of train.py, in groups, with its type and its help."""
 
-from datasets.tasks import TASKS
-from options.presets import ARCHITECTURES, FEW_EPOCHS, N_VOXELS, ORDERS, PRESETS, QUALITIES, RIDGE_EPOCHS, SEED, STARTS
+from datasets.tasks import TASKS, VALUES
+from options.presets import (
+    ARCHITECTURES,
+    FEW_EPOCHS,
+    N_VOXELS,
+    ORDERS,
+    PRESETS,
+    QUALITIES,
+    RIDGE_EPOCHS,
+    SEED,
+    STARTS,
+    accuracy_for,
+)
 from utils.cli import (
     OneLineParser,
     Options,
@@ -30,7 +41,7 @@ def make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="train.py",
         usage="--path FILE",
-        description="Fit a picture, or the occupancy of a mesh, with a Laplacian pyramid of tiny per-block MLPs. "
+        description="Fit a picture, or the voxels of a mesh, with a Laplacian pyramid of tiny per-block MLPs. "
         "Without any option, a picture that ships with the project is fitted.",
         rare=_RARE,
     )
@@ -53,8 +64,11 @@ def _default(name: str) -> str:
 
 
 def _by_kind(preset: str, name: str) -> str:
-    image, mesh = (value_text((SEED | PRESETS[preset][task])[name]) for task in ("image", "mesh"))
-    return image if image == mesh else f"{image}, volumes {mesh}"
+    image, mesh = ((SEED | PRESETS[preset][task])[name] for task in ("image", "mesh"))
+    if mesh is None:
+        distance, occupancy = (accuracy_for(values, "normal")[name] for values in ("distance", "occupancy"))
+        return f"{value_text(image)}, distances {value_text(distance)}, occupancy {value_text(occupancy)}"
+    return value_text(image) if image == mesh else f"{value_text(image)}, volumes {value_text(mesh)}"
 
 
 def _add_signal(add_to: Options) -> None:
@@ -63,9 +77,16 @@ def _add_signal(add_to: Options) -> None:
         "--path",
         type=text,
         metavar="FILE",
-        help="what to fit: a picture, a mesh, or an occupancy grid (.npy)",
+        help="what to fit: a picture, a mesh, or a grid of a mesh's voxels (.npy)",
     )
     add("--N", type=whole_number(1, 2**20), metavar="N", help=f"voxels along each axis of a mesh (default: {N_VOXELS})")
+    add_choice(
+        add_to,
+        "--values",
+        VALUES,
+        help="what the voxels of a mesh hold: occupancy, or the distance to the surface, whose fit is smooth (default: "
+        "distance; other presets than best occupancy)",
+    )
     add(
         "--input_size",
         type=whole_number(1, _MOST_PIXELS),

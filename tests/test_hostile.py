@@ -20,8 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import train
-from datasets.occupancy import read_occupancy, write_occupancy
+from datasets.occupancy import read_occupancy, write_distances, write_occupancy
 from datasets.sources import open_picture
+from datasets.tasks import VALUES
 from models.miner import MINER
 from opt import make_parser, parse_options
 from training.module import LevelModule
@@ -176,13 +177,17 @@ def test_a_tensor_that_promises_more_than_the_file_holds_is_refused(copy, small_
     assert decodes_or_says_why(copy) is None
 
 
+@pytest.mark.parametrize("values", VALUES)
 @fuzz
 @given(how=damage)
-def test_a_damaged_occupancy_file_is_read_or_refused(tmp_path, how):
+def test_a_damaged_grid_is_read_or_refused(tmp_path, values, how):
     grid = np.zeros((9, 10, 11), dtype=bool)
     grid[2:5, 3:8, 1:9] = True
     frame = Frame((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    write_occupancy(tmp_path / "whole.npy", np.packbits(grid, axis=2), 11, frame)
+    if values == "occupancy":
+        write_occupancy(tmp_path / "whole.npy", np.packbits(grid, axis=2), 11, frame)
+    else:
+        write_distances(tmp_path / "whole.npy", [grid * np.uint8(200)], grid.shape, frame)
     (tmp_path / "grid.npy").write_bytes(damaged((tmp_path / "whole.npy").read_bytes(), how))
     try:
         volume = read_occupancy(tmp_path / "grid.npy", None)

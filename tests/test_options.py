@@ -172,18 +172,18 @@ def test_a_mesh_is_sampled_once_and_its_grid_used_again(command, tmp_path, monke
     assert dry.status == 0, dry.error
     assert not list(tmp_path.glob("occupancy/*"))
     first = command("train.py", *arguments)
-    assert "occupancy/ball_16.npy: 16x16x16 voxels, " in first.out
+    assert "occupancy/ball_16_distance.npy: 16x16x16 voxels, " in first.out
     assert re.search(r"IoU : (0\.9[5-9]|1\.)", first.out), first.out + first.error
-    made = (tmp_path / "occupancy/ball_16.npy").stat().st_mtime_ns
+    made = (tmp_path / "occupancy/ball_16_distance.npy").stat().st_mtime_ns
     again = command("train.py", *arguments, "--overwrite")
-    assert (tmp_path / "occupancy/ball_16.npy").stat().st_mtime_ns == made
+    assert (tmp_path / "occupancy/ball_16_distance.npy").stat().st_mtime_ns == made
     assert "voxels" not in again.out
     options = (tmp_path / "ckpts/ball_16/options.yaml").read_text()
-    assert "path: occupancy/ball_16.npy" in options
+    assert "path: occupancy/ball_16_distance.npy" in options
     trimesh.creation.box().export("ball.stl")
     other = command("train.py", *arguments, "--overwrite")
     assert other.status == (
-        "error: occupancy/ball_16.npy was made of another mesh than ball.stl; "
+        "error: occupancy/ball_16_distance.npy was made of another mesh than ball.stl; "
         "delete it, or name it with --path to fit it"
     )
 
@@ -191,12 +191,12 @@ def test_a_mesh_is_sampled_once_and_its_grid_used_again(command, tmp_path, monke
 def test_a_grid_knows_the_mesh_that_it_was_made_of(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trimesh.creation.box().export("box.ply")
-    assert kept_grid(tmp_path, "box.ply", 8) is None
+    assert kept_grid(tmp_path, "box.ply", 8, "occupancy") is None
     make_grid(tmp_path, "box.ply", 8)
-    assert kept_grid(tmp_path, "box.ply", 8) == tmp_path / "box_8.npy"
+    assert kept_grid(tmp_path, "box.ply", 8, "occupancy") == tmp_path / "box_8.npy"
     np.save("box_8.npy", np.zeros((8, 8, 8), bool))
     with pytest.raises(InputError, match="was made of another mesh"):
-        kept_grid(tmp_path, "box.ply", 8)
+        kept_grid(tmp_path, "box.ply", 8, "occupancy")
 
 
 def test_the_chosen_method_is_told_in_one_line(command, tmp_path, monkeypatch):

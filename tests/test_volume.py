@@ -19,11 +19,12 @@ import train
 from datasets.meshes import load_mesh
 from datasets.occupancy import read_occupancy, write_occupancy
 from datasets.voxelize import voxelize
+from decoding.volume import original_mesh
 from models.miner import MINER
 from utils.frame import Frame
 from utils.metrics import iou
 from utils.pyramid import pyramid
-from utils.surface import extract_surface, surface_agreement
+from utils.surface import extract_surface
 
 CENTRE, RADIUS = np.array([3.0, -2.0, 10.0]), 4.0
 FIT = [
@@ -113,7 +114,7 @@ def test_the_surface_lies_on_the_ball_in_its_own_coordinates(command, ball, tmp_
     assert surface.volume == pytest.approx(4 / 3 * np.pi * RADIUS**3, rel=0.05)
 
 
-@pytest.mark.parametrize("arguments", [["--level", 1], ["--scale", 2]])
+@pytest.mark.parametrize("arguments", [["--level", 1], ["--scale", 2], ["--scale", 1.5], ["--scale", 0.7]])
 def test_levels_and_scales_lie_in_the_same_place(command, ball, tmp_path, arguments):
     assert command("reconstruct.py", ball / "ckpts/ball", "--out", tmp_path / "x.ply", *arguments).status == 0
     surface = trimesh.load_mesh(tmp_path / "x.ply")
@@ -189,20 +190,23 @@ def test_reconstruct_compares_with_the_mesh_and_with_the_file(command, ball):
     with_file = command("reconstruct.py", ball / "ckpts/ball", "--original", ball / "ball.npy")
     assert with_file.out == f"IoU : {expected:.6f}\n"
     with_mesh = command("reconstruct.py", ball / "ckpts/ball", "--original", ball / "ball.ply")
-    line, chamfer, normals = with_mesh.out.splitlines()
+    line, chamfer, *distances, normals = with_mesh.out.splitlines()
     assert line == f"IoU : {expected:.6f}"
-    assert float(chamfer.split()[3]) < 0.5 * 2 * RADIUS * 1.02 / 35
-    assert float(normals.split()[3]) > 0.9
+    voxel = 2 * RADIUS * 1.02 / 35
+    assert float(chamfer.split()[3]) < 0.5 * voxel
+    means = [float(line.split()[5]) for line in distances if "mean" in line]
+    assert len(means) == 2
+    assert max(means) < 0.3 * voxel
+    assert float(normals.split()[3].rstrip(",")) > 0.9
     assert "100,000 points" in normals
 
 
-def test_surface_agreement_of_two_planes():
-    points = np.random.default_rng(0).random((500, 3)) * [1, 1, 0]
-    up = np.tile([0.0, 0, 1], (500, 1))
-    tilted = np.tile([0, 0.6, -0.8], (500, 1))
-    chamfer, consistency = surface_agreement(points, up, points + np.array([0, 0, 0.25]), tilted)
-    assert chamfer == pytest.approx(0.25)
-    assert consistency == pytest.approx(0.8)
+def test_holes_are_closed_before_a_surface_is_compared_with_the_mesh(ball, tmp_path):
+    mesh = trimesh.load_mesh(ball / "ball.ply")
+    trimesh.Trimesh(mesh.vertices, mesh.faces[:-200]).export(tmp_path / "open.ply")
+    closed, _ = original_mesh(str(tmp_path / "open.ply"), MINER.load(ball / "ckpts/ball"))
+    assert closed.is_watertight
+    assert len(closed.faces) > len(mesh.faces) - 200
 
 
 def test_iou_of_known_sets():

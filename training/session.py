@@ -103,7 +103,7 @@ def prepare(
     if not options.dry_run:
         check_folder(root / "ckpts" / options.exp_name, options)
     source = open_signal(options, task, ranks, root) if values is None else array_source(values, _size(options, task))
-    options = settle(options, source.size)
+    options = settle(options, source.size, "occupancy" if source.bits == 1 else "distance")
     if values is None and is_mesh(options.path):
         options.path = str(source.path)
     n_local = options.devices if ranks.size == 1 else ranks.n_local
@@ -178,15 +178,15 @@ def open_signal(options: Namespace, task: Task, ranks: Ranks, root: Path) -> Sou
     from datasets.grids import grid_path, kept_grid, make_grid, planned_grid  # trimesh and others load slowly
 
     folder = root / "occupancy"
-    path = kept_grid(folder, options.path, options.N)
+    path = kept_grid(folder, options.path, options.N, options.values)
     if path is None and options.dry_run:
-        return planned_grid(options.path, options.N)
+        return planned_grid(options.path, options.N, options.values)
     if path is None and ranks.is_first:
-        made = make_grid(folder, options.path, options.N, progress=not options.quiet)
+        made = make_grid(folder, options.path, options.N, options.values, progress=not options.quiet)
         if not options.quiet:
             print(made)
     ranks.share()  # the grid is there
-    return task.open(grid_path(folder, options.path, options.N))
+    return task.open(grid_path(folder, options.path, options.N, options.values))
 
 
 def _size(options: Namespace, task: Task) -> tuple[int, ...] | None:

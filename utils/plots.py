@@ -90,6 +90,15 @@ def show_mesh(mesh: trimesh.Trimesh) -> Figure:
     return figure
 
 
+def show_facets(meshes: dict[str, trimesh.Trimesh]) -> Figure:
+    """Meshes side by side, by their titles, each face in the shade of its own normal: steps show."""
+    figure = plt.figure(figsize=(_INCHES, _INCHES / len(meshes)), layout="constrained")
+    for place, (title, mesh) in enumerate(meshes.items(), 1):
+        axes = figure.add_subplot(1, len(meshes), place, projection="3d", title=title)
+        _draw_mesh(axes, mesh, azimuth=215, zoom=1.25, smooth=False)
+    return figure
+
+
 def show_boxes(mesh: trimesh.Trimesh, boxes: dict[int, np.ndarray]) -> Figure:
     """A mesh and the blocks of each level, the coarsest first; boxes are edges (n_edges, 2, 3)."""
     figure = plt.figure(figsize=(_INCHES, _INCHES / len(boxes)), layout="constrained")
@@ -100,12 +109,14 @@ def show_boxes(mesh: trimesh.Trimesh, boxes: dict[int, np.ndarray]) -> Figure:
     return figure
 
 
-def _draw_mesh(axes: Axes3D, mesh: trimesh.Trimesh, azimuth: float, zoom: float, elevation: float = 20) -> None:
-    """Angles in degrees. Light comes from beside the camera; normals are of a smoothed copy: voxels make steps."""
+def _draw_mesh(
+    axes: Axes3D, mesh: trimesh.Trimesh, azimuth: float, zoom: float, elevation: float = 20, smooth: bool = True
+) -> None:
+    """Angles in degrees. Light comes from beside the camera; `smooth` takes its normals from a copy without steps."""
     around, above = np.deg2rad([azimuth - 25, elevation + 20])
     towards_light = np.array([np.sin(around) * np.cos(above), np.sin(above), np.cos(around) * np.cos(above)])
-    smooth = trimesh.smoothing.filter_taubin(mesh.copy(), iterations=30)
-    brightness = 0.3 + 0.7 * (smooth.face_normals @ towards_light).clip(0)
+    shaded = trimesh.smoothing.filter_taubin(mesh.copy(), iterations=30) if smooth else mesh
+    brightness = 0.3 + 0.7 * (shaded.face_normals @ towards_light).clip(0)
     shades = brightness[:, None] * colors.to_rgb(_MESH_COLOUR)
     axes.add_collection3d(Poly3DCollection(mesh.triangles, facecolors=shades, linewidths=0, antialiased=False))
     low, high = mesh.bounds

@@ -14,7 +14,7 @@ import trimesh
 import zarr
 
 import train
-from datasets.occupancy import write_occupancy
+from datasets.occupancy import write_distances, write_occupancy
 from utils import checkpoint
 from utils.frame import Frame
 
@@ -82,7 +82,9 @@ def _make_volumes() -> None:
     ball = (z - 5.5) ** 2 + (y - 5.5) ** 2 + (x - 5.5) ** 2 < 20
     np.save("bools.npy", ball)
     np.save("flat.npy", np.packbits(ball.transpose(1, 2, 0)))
-    write_occupancy(Path("packed.npy"), np.packbits(ball, axis=2), 12, Frame((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    frame = Frame((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    write_occupancy(Path("packed.npy"), np.packbits(ball, axis=2), 12, frame)
+    write_distances(Path("distances.npy"), [np.where(ball, 200, 50).astype(np.uint8)], ball.shape, frame)
     sphere = trimesh.creation.icosphere(subdivisions=1)
     for suffix in ("obj", "ply", "stl", "glb"):
         sphere.export(f"sphere.{suffix}")
