@@ -3,6 +3,7 @@
 In the project's folder: python -m docs.pictures
 """
 
+from functools import partial
 from pathlib import Path
 
 from datasets.sources import read_picture
@@ -23,6 +24,10 @@ def main() -> None:
         "blocks that have a network": draw_blocks(picture, pluto.active_grids, pluto.patch_size),
     }
     show(panels, columns=3).savefig(FOLDER / "pluto.jpg", dpi=130, bbox_inches="tight")
+
+    eye = partial(MINER.load("ckpts/astronaut").decode, crop=((70, 114), (214, 269)), scale=8)
+    zooms = {f"--between {reading}": eye(between=reading) for reading in ("networks", "lanczos", "sharp")}
+    show(zooms, columns=3).savefig(FOLDER / "zoom.jpg", dpi=80, bbox_inches="tight")
 
     spot = MINER.load("ckpts/spot_128")
     boxes = block_boxes(spot.active_grids, spot.patch_size, spot.size, spot.frame)
