@@ -14,7 +14,7 @@ from options.table import make_parser
 from utils.cli import value_text
 from utils.errors import InputError, size_text
 
-_LATER = ("start", "order", "fill")
+_LATER = ("start", "order", "fill", "loss")
 """Options younger than files: recorded where they differ from MINER_pl's, whose files stay as they are."""
 
 _RECORDED = (  # in this order, on which the bytes of checkpoints depend

@@ -108,6 +108,10 @@ OF_BEST: dict[str, dict[str, Options]] = {  # taken back, or changed further
         "4 layers of 14": dict(n_layers=4, n_hidden=14),
         "filled by the spline": dict(fill="spline"),
         "filled by the spline, threshold 1e-4": dict(fill="spline", loss_thr=1e-4, stop_ratio=0.25),
+        "plain loss": dict(loss="plain"),
+        "plain loss, filled by the spline, threshold 1e-4": dict(
+            loss="plain", fill="spline", loss_thr=1e-4, stop_ratio=0.25
+        ),
         "threshold 7e-5": dict(loss_thr=7e-5, stop_ratio=0.35),
         "threshold 9e-5": dict(loss_thr=9e-5, stop_ratio=0.27),
         "12 units": dict(n_hidden=12),

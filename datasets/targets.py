@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from utils.blocks import gather_blocks, grid_shape, pad_to_blocks, runs, true_points
+from utils.bounds import with_bounds
 from utils.metrics import Metric
 from utils.pyramid import SMOOTH, upsampling
 from utils.ranks import Ranks
@@ -30,6 +31,7 @@ class LevelTarget:
     patch_size: pixels of a block along each axis
     residual: the target is signal - base, else the signal itself
     fill: how blocks without a network show the coarser level, of `utils.pyramid.FILLS`
+    is_clipped: where the signal is 0 or 1, the target is a bound (`utils.bounds`)
     """
 
     signal: Raster
@@ -37,6 +39,7 @@ class LevelTarget:
     patch_size: tuple[int, ...]
     residual: bool
     fill: str = SMOOTH
+    is_clipped: bool = False
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -54,6 +57,11 @@ class LevelTarget:
         if self.coarse is None:
             return torch.zeros(self.signal.n_channels, *size_of(window))
         return resample_window(self.coarse.read, self.coarse.size, upsampling(fill, 2), window)
+
+    def wanted(self, signal: Tensor, base: Tensor) -> Tensor:
+        """What networks have to predict where the signal and the base are these."""
+        target = signal - base if self.residual else signal
+        return with_bounds(target, signal) if self.is_clipped else target
 
     def survey(self, metric: Metric, loss_thr: float, bands: range) -> "Survey":
         """Which blocks of some bands get a network: those whose mean square error would be above loss_thr without one.
@@ -161,7 +169,7 @@ class BlockTarget:
     def wanted(self, index: Tensor) -> Tensor:
         """What the networks of some of the blocks have to predict, (n_index, n_points, c)."""
         signal, base = self.gather(index)
-        return signal - base if self.level.residual else signal
+        return self.level.wanted(signal, base)
 
     def true_points(self, index: Tensor) -> Tensor:
         """Which of their points are not padding: (n_index, n_points) bool."""

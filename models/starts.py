@@ -8,6 +8,7 @@ from torch import Tensor
 from models.block_mlp import BlockMLP
 from models.block_network import BlockNetwork
 from models.ops import POINTS, Backend
+from utils.bounds import without_bounds
 
 _FIRST, _HIDDEN, _HIDDEN_BIAS = 1.42, 1.42, 1.23
 _CENTRE, _DECAY = 10.5, -0.35
@@ -42,8 +43,8 @@ def fit_last_layer(backend: Backend, network: BlockNetwork, coords: Tensor, targ
 
     Inputs
         coords: (n_points, n_in) encoded coordinates
-        target: (n_blocks, n_points, c) what to predict
+        target: (n_blocks, n_points, c) what to predict, bounds as the numbers themselves
         order: (n_points,) a permutation of the points
     """
     some = order[:POINTS]
-    backend.fit_last_layer(network, coords[some], target[:, some])
+    backend.fit_last_layer(network, coords[some], without_bounds(target[:, some]))

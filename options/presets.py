@@ -19,6 +19,7 @@ SEED: dict[str, Any] = dict(
     start="random",
     order="random",
     fill="spline",
+    loss="plain",
     n_layers=4,
     n_hidden=20,
     a=0.1,
@@ -51,8 +52,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16])},
     "best": {
         "image": _CENTRED
-        | dict(n_freq=6, n_hidden=18, lr=6e-2, start="ridge", fill="lanczos", loss_thr=8e-5, stop_ratio=0.3),
-        "mesh": _CENTRED | dict(patch_size=[16], n_freq=2, n_hidden=None, loss_thr=None, stop_ratio=0.1),
+        | dict(n_freq=6, n_hidden=18, lr=6e-2, start="ridge", fill="lanczos", loss="clipped")
+        | dict(loss_thr=8e-5, stop_ratio=0.3),
+        "mesh": _CENTRED
+        | dict(patch_size=[16], n_freq=2)
+        | dict(n_hidden=None, loss=None, loss_thr=None, stop_ratio=None),
     },
 }
 """What methods set otherwise, by name and task; None follows from the signal: `steps_for`, `accuracy_for`."""
@@ -65,8 +69,14 @@ QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
 """What the preset best sets otherwise, by quality and task; its epochs are below."""
 
 ACCURACY: dict[str, dict[str, dict[str, Any]]] = {
-    "occupancy": {"normal": dict(n_hidden=8, loss_thr=5e-3), "high": dict(n_hidden=12, loss_thr=1e-3)},
-    "distance": {"normal": dict(n_hidden=6, loss_thr=7e-4), "high": dict(n_hidden=12, loss_thr=2e-4)},
+    "occupancy": {
+        "normal": dict(n_hidden=8, loss="plain", loss_thr=5e-3, stop_ratio=0.1),
+        "high": dict(n_hidden=12, loss="plain", loss_thr=1e-3, stop_ratio=0.1),
+    },
+    "distance": {
+        "normal": dict(n_hidden=6, loss="clipped", loss_thr=7e-4, stop_ratio=0.005),
+        "high": dict(n_hidden=12, loss="clipped", loss_thr=2e-4, stop_ratio=0.005),
+    },
 }
 """What the preset best sets for volumes, by what they hold and quality; a draft as normal."""
 
@@ -77,7 +87,7 @@ _EPOCHS = {  # of the coarser levels, and of the finest
 }
 RIDGE_EPOCHS = 20  # of a level, at most, where --start ridge gains
 FEW_EPOCHS = 40
-_BATCHES = {"image": (16, 8), "mesh": (16, 4)}
+_BATCHES = (16, 8)
 """Of a block's points: one of so many, in levels of few epochs and in others."""
 
 _LARGE = 2896  # pixels along an axis, of 8 megapixels: a larger picture has a level more for each doubling, and needs
@@ -99,7 +109,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 where none is given, a sine for residuals and a sigmoid for signals."""
 
 
-def steps_for(task: str, n_points: int, n_epochs: int) -> tuple[int, tuple[float, float]]:
+def steps_for(n_points: int, n_epochs: int) -> tuple[int, tuple[float, float]]:
     """--batch_size and --betas that suit a level: few epochs want smaller steps and a shorter memory of their sizes.
 
     Inputs
@@ -107,12 +117,12 @@ def steps_for(task: str, n_points: int, n_epochs: int) -> tuple[int, tuple[float
         n_epochs: of the level
     """
     is_short = n_epochs <= FEW_EPOCHS
-    batch_size = -(-n_points // _BATCHES[task][not is_short])  # rounded up: a rest of a few points makes a wild step
+    batch_size = -(-n_points // _BATCHES[not is_short])  # rounded up: a rest of a few points makes a wild step
     return batch_size, (0.9, 0.95 if is_short else 0.99)
 
 
 def accuracy_for(values: str, quality: str) -> dict[str, Any]:
-    """--n_hidden and --loss_thr that suit a volume of occupancy or distance."""
+    """The options that suit a volume of occupancy or distance."""
     return ACCURACY[values].get(quality, ACCURACY[values]["normal"])
 
 

@@ -30,7 +30,7 @@ from utils.cli import (
 _MOST_PIXELS = 2**20  # along an axis
 _MOST_EPOCHS = 10**7  # each has a place in the curves
 _RARE = (
-    *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "start", "a", "order", "fill"),
+    *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "start", "a", "order", "fill", "loss"),
     *("batch_size", "lr", "optimizer", "betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks"),
     *("max_memory", "max_blocks"),
 )
@@ -219,7 +219,7 @@ def _add_steps(add_to: Options) -> None:
         "--batch_size",
         type=whole_number(1),
         metavar="N",
-        help="points of a block in a batch, at most all of them (default: an eighth, of a volume a fourth; "
+        help="points of a block in a batch, at most all of them (default: an eighth, "
         f"in levels of at most {FEW_EPOCHS} epochs a sixteenth; seed 256)",
     )
     add_choice(
@@ -228,6 +228,13 @@ def _add_steps(add_to: Options) -> None:
         ORDERS,
         help="of a block's points in an epoch; even: those of a batch are spread evenly over the block "
         f"{_default('order')}",
+    )
+    add_choice(
+        add_to,
+        "--loss",
+        ["plain", "clipped"],
+        help="the mean square error; clipped: of what is decoded: where the signal is 0 or 1, networks may go beyond "
+        f"{_default('loss')}",
     )
     add(
         "--lr",

@@ -17,6 +17,7 @@ from models.block_network import BlockNetwork, init_blocks_
 from models.networks import make_network
 from models.ops import Backend, fused_cpu, reference
 from models.shape import NetworkShape
+from utils.bounds import BOUND
 
 ROOT = Path(__file__).resolve().parent.parent
 ASTRONAUT = ROOT / "images" / "astronaut.png"
@@ -141,13 +142,15 @@ def skip_what_no_kernel_does(backend: Backend, shape: NetworkShape) -> None:
 
 
 def kernel_problem(case: tuple[int, int, int, NetworkShape]) -> tuple[BlockNetwork, torch.Tensor, torch.Tensor]:
-    """A network, encoded coordinates and a target."""
+    """A network, encoded coordinates and a target, some of it bounds."""
     n_points, _, n_blocks, shape = case
     generator = torch.Generator().manual_seed(5)
     coords = torch.rand(n_points, shape.n_in, generator=generator) * 2 - 1
     target = torch.rand(n_blocks, n_points, shape.n_out, generator=generator)
     if shape.output == "sine":
         target -= 0.5
+    target[:, 1::5] += BOUND
+    target[:, 2::7] -= BOUND
     return random_network(n_blocks, shape), coords, target
 
 

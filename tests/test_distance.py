@@ -161,7 +161,7 @@ def test_a_program_samples_fits_and_compares_distances(command, tmp_path, monkey
     fitted = command("train.py", "--path", "occupancy/ball_32_distance.npy", "--exp_name", "ball")
     assert fitted.status == 0, fitted.error
     model = MINER.load("ckpts/ball")
-    settings = {name: model.options[name] for name in ("n_hidden", "loss_thr")}
+    settings = {name: model.options[name] for name in accuracy_for("distance", "normal")}
     assert settings == accuracy_for("distance", "normal")
     said = fitted.out.splitlines()[-1]
     for grid in ("ball_32_distance.npy", "ball.ply"):
@@ -194,7 +194,7 @@ def test_the_method_decides_what_a_mesh_is_sampled_as(arguments, values):
 def test_the_best_method_follows_what_a_grid_holds(values, quality):
     given = parse_options(["--path", "x.npy", "--quality", quality])
     settled = settle(given, (64, 64, 64), values)
-    assert {name: getattr(settled, name) for name in ("n_hidden", "loss_thr")} == accuracy_for(values, quality)
+    assert {name: getattr(settled, name) for name in accuracy_for(values, quality)} == accuracy_for(values, quality)
     given = parse_options(["--path", "x.npy", "--quality", quality, "--n_hidden", "3", "--loss_thr", "0.5"])
     settled = settle(given, (64, 64, 64), values)
     assert (settled.n_hidden, settled.loss_thr) == (3, 0.5)

@@ -61,6 +61,7 @@ def test_an_option_of_the_method_alone_means_the_seeds(option):
         "--start": "ridge",
         "--order": "even",
         "--fill": "lanczos",
+        "--loss": "clipped",
         "--stop_ratio": "0.5",
     }
     options = parse_options(["--path", "x.png", option, *values.get(option, "2").split()])
@@ -218,4 +219,4 @@ def test_recorded_options_keep_their_order():
         *("exp_name", "log_image", "b_chunks", "backend", "accelerator"),
     ]
     assert list(recorded_options(parse_options(["--path", "x.png", "--preset", "seed"]))) == names
-    assert list(recorded_options(parse_options(["--path", "x.png"]))) == [*names, "start", "order", "fill"]
+    assert list(recorded_options(parse_options(["--path", "x.png"]))) == [*names, "start", "order", "fill", "loss"]

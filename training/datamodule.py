@@ -33,17 +33,19 @@ class Visit:
 class Check:
     """
     index: range of the twin's networks
-    signal, base: (n_blocks, n_points, c) of their blocks
+    signal, base, wanted: (n_blocks, n_points, c) of their blocks, the last what networks have to predict
     true: (n_blocks, n_points) bool, False in the padding
     """
 
     index: slice
     signal: Tensor
     base: Tensor
+    wanted: Tensor
     true: Tensor
 
     def to(self, device: torch.device) -> "Check":
-        return replace(self, signal=self.signal.to(device), base=self.base.to(device), true=self.true.to(device))
+        tensors = {name: getattr(self, name).to(device) for name in ("signal", "base", "wanted", "true")}
+        return replace(self, **tensors)
 
 
 class LevelDataModule(LightningDataModule):
@@ -103,7 +105,8 @@ class LevelDataModule(LightningDataModule):
         survivors = self.trainer.lightning_module.survivors
         for index in _cut(slice(0, len(survivors)), self.check_blocks):
             some = survivors[index]
-            yield Check(index, *self.target.gather(some), self.target.true_points(some))
+            signal, base = self.target.gather(some)
+            yield Check(index, signal, base, self.target.level.wanted(signal, base), self.target.true_points(some))
 
 
 def plan_visits(epochs_done: Tensor, end: int, n_epochs: int) -> Iterator[tuple[slice, range]]:

@@ -39,7 +39,7 @@ def fit_levels(job: Job, signals: list[Raster]) -> dict[str, Any]:
     """
     start, reports, coarse, level = time.perf_counter(), [], None, None
     for spec in reversed(job.specs):
-        target = LevelTarget(signals[spec.index], coarse, spec.patch_size, spec.residual, spec.fill)
+        target = LevelTarget(signals[spec.index], coarse, spec.patch_size, spec.residual, spec.fill, spec.is_clipped)
         if spec.index not in job.run.done:
             fit_level(job, spec, target, level, reports)
             if job.stop():

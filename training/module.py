@@ -15,6 +15,7 @@ from training.lightning import LightningModule
 from training.spec import LevelSpec
 from training.state import PartState
 from training.stop import Enough
+from utils.bounds import misfit
 from utils.metrics import Metric
 from utils.ranks import Ranks
 from utils.rng import even_order, point_order
@@ -191,8 +192,8 @@ class LevelModule(LightningModule):
     def validation_step(self, check: Check, _: int) -> None:
         prediction = self.backend.predict(self.twin, check.index, self.coords)
         reconstruction = (check.base + prediction if self.spec.residual else prediction).clamp(0, 1)
-        target = check.signal - check.base if self.spec.residual else check.signal
-        mse = (prediction - target).square().mean(dim=(1, 2)).masked_fill(~self.is_sound[check.index], math.nan)
+        error = misfit(prediction, check.wanted)
+        mse = error.square().mean(dim=(1, 2)).masked_fill(~self.is_sound[check.index], math.nan)
         self.block_mse[check.index] = mse
         blocks = self.survivors[check.index]
         sums = self.metric.sums(reconstruction, check.signal, check.true)

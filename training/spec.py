@@ -33,6 +33,7 @@ class LevelSpec:
     is_even: batches are spread evenly over a block
     batch_size: points of a block in a step
     optimizer, betas, lr: of the steps; the learning rate falls to lr/30 by a cosine over the epochs
+    is_clipped: where the signal is 0 or 1, networks may go beyond
     loss_thr: mean square error above which a block gets a network
     stop_loss: mean square error at which a block stops training
     """
@@ -54,6 +55,7 @@ class LevelSpec:
     optimizer: str
     betas: tuple[float, float]
     lr: float
+    is_clipped: bool
     loss_thr: float
     stop_loss: float
 
@@ -82,7 +84,7 @@ def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> Le
         **_architecture(options, residual),
     )
     patch_size, n_epochs = per_axis(options.patch_size, n_dims), epochs_of_level(options.num_epochs, index)
-    batch_size, betas = steps_for(options.task, prod(patch_size), n_epochs)
+    batch_size, betas = steps_for(prod(patch_size), n_epochs)
     return LevelSpec(
         index=index,
         patch_size=patch_size,
@@ -101,6 +103,7 @@ def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> Le
         optimizer=options.optimizer,
         betas=tuple(options.betas or betas),
         lr=options.lr,
+        is_clipped=options.loss == "clipped",
         loss_thr=options.loss_thr,
         stop_loss=options.loss_thr * options.stop_ratio,
     )

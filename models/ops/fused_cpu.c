@@ -44,6 +44,7 @@
 #endif
 
 #define LOG2_E 1.44269504f
+#define BOUND 8.0f /* utils/bounds.py */
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define INLINE static inline __attribute__((always_inline))
 
@@ -338,6 +339,15 @@ INLINE void activate(vec z, float a, float amplitude, vec *prediction, vec *slop
 #endif
 }
 
+/* Prediction less target; 0 beyond a target that is a bound, utils/bounds.py. */
+INLINE vec misfit(vec prediction, vec target)
+{
+    vec error = prediction - target, above = error + BOUND, below = error - BOUND;
+    ivec is_least = target > BOUND / 2, is_most = target < -BOUND / 2;
+    ivec bounded = (is_least & (above < 0) & (ivec)above) | (is_most & (below > 0) & (ivec)below);
+    return (vec)(bounded | (~(is_least | is_most) & (ivec)error));
+}
+
 /* Forward and backward over a strip of points: leaves gradients before the activations, adds to those of the widths. */
 INLINE void strip_gradients(const int strip, const float *x, Tile *tile, const float *parameter, const float *scale,
                             float amplitude, int p, vec width[N_LAYERS], vec *squares)
@@ -349,7 +359,7 @@ INLINE void strip_gradients(const int strip, const float *x, Tile *tile, const f
         float *y = &tile->y[i][p + v * LANES];
         vec prediction, slope;
         activate(out[i][v], last_width, amplitude, &prediction, &slope);
-        vec error = (prediction - load(y)) * load(x + N_IN * ROW + p + v * LANES);
+        vec error = misfit(prediction, load(y)) * load(x + N_IN * ROW + p + v * LANES);
         *squares += error * error;
         error *= slope;
 #if SINE

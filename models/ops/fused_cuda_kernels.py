@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 WIDTHS = tl.constexpr(16)  # numbers set aside for the widths at the end of a group
+BOUND = tl.constexpr(8.0)  # utils/bounds.py
 STRIP = tl.constexpr(512)  # numbers of a group that are added up, or take a step, at once
 
 
@@ -127,6 +128,15 @@ def _activate(z, amplitude, last, sine: tl.constexpr, linear: tl.constexpr):
     else:
         value = 1.0 / (1.0 + tl.exp(-z))
         return value, value * (1.0 - value)
+
+
+@triton.jit
+def _misfit(prediction, target):
+    """Prediction less target; 0 beyond a target that is a bound (`utils.bounds`)."""
+    error = prediction - target
+    above = tl.minimum(error + BOUND, 0.0)
+    below = tl.maximum(error - BOUND, 0.0)
+    return tl.where(target > BOUND / 2, above, tl.where(target < -BOUND / 2, below, error))
 
 
 @triton.jit
@@ -285,7 +295,7 @@ def fit(
                 n_hidden, n_layers, omega, centre, n_pieces, p_piece, p_hidden, precision,
             )  # fmt: skip
             prediction, slope = _activate(z, amplitude, last, sine, linear)
-            error = tl.where(wanted, prediction - y, 0.0)
+            error = tl.where(wanted, _misfit(prediction, y), 0.0)
             squares += tl.sum(error * error, axis=1)
             _add_gradients(
                 row + 3 * n_packed, coords, point, weights, curves, before, after, error * slope,

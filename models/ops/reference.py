@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from models.block_network import BlockNetwork
 from models.ops.batching import points_at_once
 from models.shape import NetworkShape
+from utils.bounds import misfit
 
 name = "reference"
 
@@ -45,7 +46,7 @@ def fit_points(
         network: of n_blocks blocks
         optimizer: holds the network's parameters and their moments
         coords: (n_points, n_in) encoded coordinates
-        target: (n_blocks, n_points, c) what to predict
+        target: (n_blocks, n_points, c) what to predict, some of it as bounds (`utils.bounds`)
         order: (n_epochs, n_points) the permutation of the points that each epoch follows
         batch_size: points a batch
         lr: (n_epochs,) learning rate of each epoch, on the CPU
@@ -58,7 +59,8 @@ def fit_points(
         for group in optimizer.param_groups:
             group["lr"] = rate
         for batch in points.split(batch_size):
-            error = network(coords[batch]) - target[batch].transpose(0, 1)  # (n_blocks, n_batch, c)
+            wanted = target[batch].transpose(0, 1).contiguous()  # sums round by how values lie
+            error = misfit(network(coords[batch]), wanted)  # (n_blocks, n_batch, c)
             block_loss = error.square().mean(dim=(1, 2))
             optimizer.zero_grad()
             (block_loss / (block_loss.detach() + LOSS_EPS)).sum().div(LOSS_SCALE).backward()
