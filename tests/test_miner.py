@@ -76,7 +76,7 @@ def test_arrays_that_are_no_signal_are_refused(values, message):
     ("options", "message"),
     [
         (dict(lr="high"), "--lr high: must be a positive number"),
-        (dict(loss=1), "unrecognized arguments: --loss=1"),
+        (dict(losses=1), "unrecognized arguments: --losses=1"),
         (dict(devices=2), "devices is an option of the command line only; leave it out"),
         (dict(quality="best"), "--quality best: must be draft, normal or high"),
     ],

@@ -90,9 +90,9 @@ class PartProgress(Callback):
 class LevelImages(Callback):
     """After every validation, pictures of the level for TensorBoard, at most 1024 pixels long.
 
-    image is the reconstruction; laplacian what the networks add to the base (grey is nothing, black and white the
-    largest residual of the level); training_blocks the reconstruction, dark where no block trains any more. A volume is
-    shown by its middle slice across z, with y pointing up.
+    image is the reconstruction; laplacian what the level adds to the base, upsampled smoothly (grey is nothing, black
+    and white the largest residual of the level); training_blocks the reconstruction, dark where no block trains any
+    more. A volume is shown by its middle slice across z, with y pointing up.
 
     Inputs
         level: whose network is the one that the module trains
