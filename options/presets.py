@@ -87,8 +87,8 @@ _EPOCHS = {  # of the coarser levels, and of the finest
 }
 RIDGE_EPOCHS = 20  # of a level, at most, where --start ridge gains
 FEW_EPOCHS = 40
-_BATCHES = (16, 8)
-"""Of a block's points: one of so many, in levels of few epochs and in others."""
+_BATCHES, _BATCHES_OF_PLAIN_VOLUMES, _BATCHES_OF_FEW_EPOCHS = 8, 4, 16
+"""An epoch is of so many batches: in general, of volumes with the plain loss, and in levels of few epochs."""
 
 _LARGE = 2896  # pixels along an axis, of 8 megapixels: a larger picture has a level more for each doubling, and needs
 _EPOCHS_OF_LARGE = 0.75  # as many of the finest level's epochs
@@ -109,7 +109,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 where none is given, a sine for residuals and a sigmoid for signals."""
 
 
-def steps_for(n_points: int, n_epochs: int) -> tuple[int, tuple[float, float]]:
+def steps_for(task: str, loss: str, n_points: int, n_epochs: int) -> tuple[int, tuple[float, float]]:
     """--batch_size and --betas that suit a level: few epochs want smaller steps and a shorter memory of their sizes.
 
     Inputs
@@ -117,7 +117,10 @@ def steps_for(n_points: int, n_epochs: int) -> tuple[int, tuple[float, float]]:
         n_epochs: of the level
     """
     is_short = n_epochs <= FEW_EPOCHS
-    batch_size = -(-n_points // _BATCHES[not is_short])  # rounded up: a rest of a few points makes a wild step
+    n_batches = _BATCHES_OF_PLAIN_VOLUMES if (task, loss) == ("mesh", "plain") else _BATCHES
+    if is_short:
+        n_batches = _BATCHES_OF_FEW_EPOCHS
+    batch_size = -(-n_points // n_batches)  # rounded up: a rest of a few points makes a wild step
     return batch_size, (0.9, 0.95 if is_short else 0.99)
 
 

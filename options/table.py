@@ -219,7 +219,7 @@ def _add_steps(add_to: Options) -> None:
         "--batch_size",
         type=whole_number(1),
         metavar="N",
-        help="points of a block in a batch, at most all of them (default: an eighth, "
+        help="points of a block in a batch, at most all of them (default: an eighth, of occupancy a fourth; "
         f"in levels of at most {FEW_EPOCHS} epochs a sixteenth; seed 256)",
     )
     add_choice(

@@ -169,15 +169,17 @@ def test_the_seeds_steps_do_not_follow_from_the_epochs():
 
 
 def test_batches_follow_the_patch():
-    assert steps_for(16 * 16, 200)[0] == 32
-    assert steps_for(3, 5)[0] == 1
-    assert steps_for(16**3, 150)[0] == 512
+    assert steps_for("image", "plain", 16 * 16, 200)[0] == 32
+    assert steps_for("image", "clipped", 3, 5)[0] == 1
+    assert steps_for("mesh", "clipped", 16**3, 150)[0] == 512
+    assert steps_for("mesh", "plain", 16**3, 150)[0] == 1024
     assert RIDGE_EPOCHS <= 40
 
 
 @pytest.mark.parametrize("n_points", [625, 21 * 21, 33 * 33, 17**3, 100 * 100 + 1])
 @pytest.mark.parametrize("n_epochs", [5, 200])
-def test_no_batch_is_a_small_rest_of_an_epoch(n_points, n_epochs):
+@pytest.mark.parametrize("task", ["image", "mesh"])
+def test_no_batch_is_a_small_rest_of_an_epoch(task, n_points, n_epochs):
     """The loss of a batch is scaled by itself, so that of a single point would weigh as much as all others."""
-    batch_size, _ = steps_for(n_points, n_epochs)
+    batch_size, _ = steps_for(task, "plain", n_points, n_epochs)
     assert -n_points % batch_size < batch_size / 2

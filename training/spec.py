@@ -84,7 +84,7 @@ def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> Le
         **_architecture(options, residual),
     )
     patch_size, n_epochs = per_axis(options.patch_size, n_dims), epochs_of_level(options.num_epochs, index)
-    batch_size, betas = steps_for(prod(patch_size), n_epochs)
+    batch_size, betas = steps_for(options.task, options.loss, prod(patch_size), n_epochs)
     return LevelSpec(
         index=index,
         patch_size=patch_size,
