@@ -94,7 +94,7 @@ class Decoder:
             return None
         if scale > 1:
             return level, BETWEEN[between](scale)
-        while 2 * scale <= 1 and level + 1 in self.levels:
+        while 4 * scale <= 1 and level + 1 in self.levels:  # two pixels a sample: their errors average out
             level, scale = level + 1, 2 * scale
         return level, area_taps(scale)
 

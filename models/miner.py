@@ -179,7 +179,7 @@ class MINER:
 
         Sample i lies at (i + 1/2) / scale - 1/2, in pixels; those of a crop are those whose centres lie in it. Between
         the pixels, they are interpolated. Below a scale of 1 a sample is the mean over its area, of the coarsest level
-        that is fine enough. A crop equals that part of the whole, bit for bit.
+        that has two pixels for it. A crop equals that part of the whole, bit for bit.
 
         Inputs
             crop: (start, stop) along each axis, in pixels of the level; None for all of it

@@ -22,7 +22,7 @@ from utils.checkpoint import load_level, save_level
 from utils.errors import InputError
 from utils.figures import LEVEL_COLOURS
 from utils.metrics import psnr
-from utils.pyramid import FILLS, level_size, upsample_whole
+from utils.pyramid import FILLS, downsample, level_size, upsample_whole
 from utils.raster import computed
 from utils.windows import in_samples, slices
 
@@ -119,8 +119,10 @@ def test_odd_scales_reproduce_the_pixel_centres(model, level, scale):
 
 
 def test_small_scales_are_made_of_the_level_that_is_fine_enough(model):
-    """At 1/2, level 1 as it is; at 3/10, means over 5/3 of its pixels."""
-    for scale, same in [(0.5, model.decode(level=1)), (0.3, model.decode(level=1, scale=0.6))]:
+    """At 1/2, the means of two by two pixels of level 0; at 1/4, of level 1; at 0.15, means over 10/3 of its pixels."""
+    halves = downsample(model.decode()[:, :44, :60])
+    torch.testing.assert_close(model.decode(scale=0.5)[:, :22, :30], halves)
+    for scale, same in [(0.25, model.decode(level=1, scale=0.5)), (0.15, model.decode(level=1, scale=0.3))]:
         small = model.decode(scale=scale)
         assert torch.equal(small, same[:, : small.shape[1], : small.shape[2]])
 
