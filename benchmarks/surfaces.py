@@ -17,23 +17,23 @@ from pathlib import Path
 import trimesh
 
 from benchmarks.records import Printer, make_parser, parse_with_rest
+from datasets.grids import grid_path
 from datasets.meshes import load_mesh
 from datasets.occupancy import open_occupancy
+from datasets.tasks import VALUES
 from decoding.volume import SURFACE_POINTS, with_holes_closed
 from models.miner import MINER
 from utils.surface import extract_surface, surface_agreement
 from utils.windows import row_ranges
 
 ROOT = Path(__file__).resolve().parent.parent
-SUFFIXES = {"occupancy": "", "distance": "_distance"}
-"""Of the files of each kind of grid."""
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("n", type=int)
     parser.add_argument("meshes", type=Path, nargs="+", metavar="MESH")
-    parser.add_argument("--values", nargs="+", choices=SUFFIXES, default=list(SUFFIXES))
+    parser.add_argument("--values", nargs="+", choices=VALUES, default=list(VALUES))
     options, rest = parse_with_rest(parser)
     columns = ["mesh", "values", "grid: normals", "p2s", "fit: normals", "p2s", "IoU", "parameters", "seconds"]
     title = "Surfaces of grids and of their fits, p2s in thousandths of the diagonal"
@@ -52,8 +52,8 @@ def measure(
     """The cells of a grid of some values and of its fit, which are left in a folder."""
     sampling = [] if values == "occupancy" else ["--values", values]
     run("preprocess_mesh.py", ["--path", str(path), "--N", str(n), *sampling], folder)
-    grid = f"occupancy/{path.stem}_{n}{SUFFIXES[values]}.npy"
-    run("train.py", ["--path", grid, "--exp_name", "fit", *options], folder)
+    grid = grid_path(Path("occupancy"), str(path), n, values)
+    run("train.py", ["--path", str(grid), "--exp_name", "fit", *options], folder)
     report = json.loads((folder / "ckpts/fit/metrics.json").read_text())
     surfaces = surface_of_grid(folder / grid), MINER.load(folder / "ckpts/fit").surface()
     found = [cell for surface in surfaces for cell in agreement(surface, mesh)]

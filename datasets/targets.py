@@ -47,15 +47,15 @@ class LevelTarget:
 
     def base(self, window: Window) -> Tensor:
         """The upsampled coarser reconstruction in a window, (c, *[stop - start]); zero at the coarsest level."""
-        return self._upsampled(window, SMOOTH)
-
-    def filled(self, window: Window) -> Tensor:
-        """The same, as blocks without a network show it."""
-        return self._upsampled(window, self.fill)
-
-    def _upsampled(self, window: Window, fill: str) -> Tensor:
         if self.coarse is None:
             return torch.zeros(self.signal.n_channels, *size_of(window))
+        return self._upsampled(window, SMOOTH)
+
+    def filled(self, window: Window) -> Tensor | None:
+        """The same, as blocks without a network show it; None where that is the base."""
+        return None if self.coarse is None or self.fill == SMOOTH else self._upsampled(window, self.fill)
+
+    def _upsampled(self, window: Window, fill: str) -> Tensor:
         return resample_window(self.coarse.read, self.coarse.size, upsampling(fill, 2), window)
 
     def wanted(self, signal: Tensor, base: Tensor) -> Tensor:
@@ -77,7 +77,8 @@ class LevelTarget:
         at_once = max(1, _VALUES_AT_ONCE // (prod(self.patch_size) * self.signal.n_channels))
         for blocks, window in self._bands(bands):
             signal, base = self._canvas(self.signal.part(window)), self._canvas(self.base(window))
-            fill = base if self.fill == SMOOTH else self._canvas(self.filled(window))
+            filled = self.filled(window)
+            fill = base if filled is None else self._canvas(filled)
             for some in torch.arange(len(blocks)).split(at_once):
                 base_blocks, fill_blocks = (gather_blocks(canvas, self.patch_size, some) for canvas in (base, fill))
                 signal_blocks = as_values(gather_blocks(signal, self.patch_size, some), self.signal.unit)

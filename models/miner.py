@@ -284,11 +284,12 @@ class MINER:
     def decode_pyramid(self, b_chunks: int = 16384) -> list[Tensor]:
         """Every fitted level, the finest first, as `pyramid` returns those of the signal."""
         coarsest = self.levels[self.n_scales - 1]
-        base = fill = torch.zeros(self.n_channels, *coarsest.size, device=coarsest.active.device)
+        base, fill = torch.zeros(self.n_channels, *coarsest.size, device=coarsest.active.device), None
         decoded = []
         for _, level in sorted(self.levels.items(), reverse=True):
             if decoded:
                 coarse = computed(decoded[-1])
-                base, fill = (upsample_whole(coarse, level.size, kind) for kind in (SMOOTH, level.fill))
+                base = upsample_whole(coarse, level.size)
+                fill = None if level.fill == SMOOTH else upsample_whole(coarse, level.size, level.fill)
             decoded.append(refine(level, base, whole(level.size), 1, b_chunks, self.backend, fill))
         return decoded[::-1]

@@ -114,7 +114,8 @@ class LevelImages(Callback):
         self.base, self.fill = target.base(self.window), target.filled(self.window)
 
     def on_validation_end(self, trainer: Trainer, module: LevelModule) -> None:
-        level, base, fill = self.level, self.base.to(module.device), self.fill.to(module.device)
+        level, base, fill = self.level, self.base.to(module.device), self.fill
+        fill = None if fill is None else fill.to(module.device)
         image = refine(level, base, self.window, 1, self.b_chunks, module.backend, fill)
         training = torch.zeros_like(level.active)
         training[self.blocks[module.survivors.cpu()]] = True

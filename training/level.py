@@ -24,7 +24,6 @@ from training.spec import LevelSpec
 from utils.arrays import map_new_array
 from utils.checkpoint import find_levels, level_path, load_level, load_part, part_path, state_path
 from utils.errors import InputError, Interrupted, one_line
-from utils.pyramid import SMOOTH
 from utils.raster import COMPUTED, COMPUTED_UNIT, Raster, as_numbers, map_raster, new_raster
 from utils.windows import row_ranges, whole
 
@@ -238,8 +237,9 @@ def reconstruct(job: Job, level: Level, target: LevelTarget, index: int) -> tupl
         if bands:
             rows = (start + bands.start * patch, min(start + bands.stop * patch, stop))
             window = (rows, *whole(signal.size[1:]))
-            fill = None if level.fill == SMOOTH else target.filled(window)
-            values = refine(level, target.base(window), window, b_chunks=job.b_chunks, backend=job.backend, fill=fill)
+            values = refine(
+                level, target.base(window), window, 1, job.b_chunks, job.backend, fill=target.filled(window)
+            )
             totals += job.metric.totals(values, signal.read(window))
             pieces.append((window, as_numbers(values, COMPUTED_UNIT).to(COMPUTED).numpy()))
         for some in (ranks.exchange if path is None else ranks.gather)(pieces) or []:

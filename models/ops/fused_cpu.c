@@ -2,6 +2,7 @@
 
    Compiled for one network: N_IN, N_HIDDEN, N_OUT, N_LAYERS are constants; SINE or LINEAR select the output, which is
    else a sigmoid; with OMEGA hidden layers are sin(OMEGA x), else Gaussians of width a, minus CENTRE.
+   Targets beyond BOUND / 2 are bounds, utils/bounds.py.
    A block is computed on its own, so threads may share the blocks in any way. Points lie along vectors, and products
    keep a tile of outputs in registers. The gradients of a batch are scaled by the block's loss when it is complete.
 
@@ -44,7 +45,6 @@
 #endif
 
 #define LOG2_E 1.44269504f
-#define BOUND 8.0f /* utils/bounds.py */
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define INLINE static inline __attribute__((always_inline))
 

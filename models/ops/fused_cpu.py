@@ -20,6 +20,7 @@ from models.block_mlp import BlockMLP
 from models.ops.optimizers import lookahead, set_step, step_rates, steps_taken
 from models.ops.reference import LEAST, LOSS_EPS, LOSS_SCALE, RIDGE, STILL
 from models.shape import NetworkShape
+from utils.bounds import BOUND
 from utils.errors import KernelError, one_line
 from utils.files import unwritable
 
@@ -171,7 +172,7 @@ def _constants(shape: NetworkShape) -> list[str]:
     """The flags that name a network to the source."""
     constants = dict(N_IN=shape.n_in, N_OUT=shape.n_out, N_LAYERS=shape.n_layers, N_HIDDEN=shape.n_hidden)
     constants |= dict(SINE=int(shape.output == "sine"), LINEAR=int(shape.output == "linear"))
-    constants |= dict(CENTRE=f"{shape.centre!r}f", RIDGE=RIDGE, STILL=STILL, LEAST=f"{LEAST!r}f")
+    constants |= dict(BOUND=f"{BOUND!r}f", CENTRE=f"{shape.centre!r}f", RIDGE=RIDGE, STILL=STILL, LEAST=f"{LEAST!r}f")
     if shape.activation == "sine":
         constants["OMEGA"] = f"{shape.omega!r}f"
     return [f"-D{name}={value}" for name, value in constants.items()]

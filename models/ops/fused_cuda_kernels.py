@@ -10,8 +10,10 @@ units require; padded numbers are 0 and stay 0.
 import triton
 import triton.language as tl
 
+from utils import bounds
+
 WIDTHS = tl.constexpr(16)  # numbers set aside for the widths at the end of a group
-BOUND = tl.constexpr(8.0)  # utils/bounds.py
+BOUND = tl.constexpr(bounds.BOUND)
 STRIP = tl.constexpr(512)  # numbers of a group that are added up, or take a step, at once
 
 
