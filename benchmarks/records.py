@@ -14,7 +14,7 @@ import torch
 
 RESULTS = Path(__file__).parent / "results"
 
-_PLACES = ("--out", "--log", "--folder")  # options
+_PLACES = ("--out", "--log", "--folder", "--plot")  # options
 
 _VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "NEON"}  # widest first
 
