@@ -27,6 +27,9 @@ _NOT_IDENTIFYING = (
     *("exp_name", "log_image", "b_chunks", "backend", "accelerator"),
 )
 
+MOST_WIDTHS = 32
+"""Numbers of units to choose from."""
+
 ROOT = Path(__file__).resolve().parent
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 
@@ -72,7 +75,11 @@ def complete(defaults: dict[str, Any], given: dict[str, Any]) -> Namespace:
     if is_mesh(path):
         method |= dict(N=N_VOXELS, values="distance" if preset == "best" else "occupancy")
     options = Namespace(**defaults | method | given)
+    if options.n_hidden is not None:
+        options.n_hidden = sorted(set(options.n_hidden))
     check_options(options)
+    if options.n_hidden is not None:
+        check_networks(options)
     if options.batch_size is not None:
         patch_size = per_axis(options.patch_size, TASKS[task].n_dims)
         n_points = math.prod(patch_size)
@@ -108,6 +115,7 @@ def settle(options: Namespace, size: tuple[int, ...], values: str = "occupancy")
             if getattr(options, name) is None:
                 setattr(options, name, value)
     check_epochs(options)
+    check_networks(options)
     check_size(options, size)
     return options
 
@@ -127,7 +135,11 @@ def method_line(options: Namespace) -> str:
 def recorded_options(options: Namespace) -> dict[str, Any]:
     """What to remember of a run: all options but those that tell how to treat its files and this machine."""
     kept = {name: getattr(options, name) for name in _RECORDED}
+    if len(options.n_hidden) == 1:
+        [kept["n_hidden"]] = options.n_hidden  # a number, as it was when there was no choice
     kept |= {name: value for name in _LATER if (value := getattr(options, name)) != SEED[name]}
+    if options.n_parameters is not None:
+        kept["n_parameters"] = options.n_parameters
     return json.loads(json.dumps(kept))  # new objects: pickled bytes depend on which strings are one and the same
 
 
@@ -162,6 +174,22 @@ def check_options(options: Namespace) -> None:
     if options.input_size and is_mesh(options.path):
         size = value_text(options.input_size)
         raise InputError(f"--input_size {size}: a mesh is sampled at --N voxels along each axis; use that")
+
+
+def check_networks(options: Namespace) -> None:
+    """InputError for a choice of networks that cannot be made."""
+    widths, most = value_text(options.n_hidden), options.n_parameters
+    if len(options.n_hidden) == 1:
+        if most is not None:
+            raise InputError(f"--n_parameters {most}: wants several --n_hidden to choose from; {widths} is no choice")
+        return
+    if len(options.n_hidden) > MOST_WIDTHS:
+        raise InputError(f"--n_hidden: {len(options.n_hidden)} numbers of units; use at most {MOST_WIDTHS}")
+    if options.weight_sharing != "none":
+        raise InputError(
+            f"--weight_sharing {options.weight_sharing}: networks of several widths ({widths}) cannot start from each "
+            "other; use one --n_hidden"
+        )
 
 
 def check_epochs(options: Namespace) -> None:

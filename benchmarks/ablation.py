@@ -20,7 +20,7 @@ from typing import Any
 
 import preprocess_mesh
 import train
-from benchmarks.recipes import MESH, PICTURE
+from benchmarks.recipes import MESH, PICTURE, UNIFORM
 from benchmarks.records import Printer, make_parser
 from options.presets import PRESETS
 
@@ -156,7 +156,7 @@ def best_of(recipe: Options, task: str) -> Options:
 
 def variants(study: str) -> dict[str, Options]:
     seed = PICTURE if study == "images" else MESH
-    best = best_of(seed, "image" if study == "images" else "mesh")
+    best = best_of(seed, "mesh") if study == "meshes" else best_of(seed, "image") | UNIFORM
     found = {"seed": seed}
     found |= {f"seed, {name}": seed | change for name, change in OF_SEED[study].items()}
     found |= {"best": best} | {f"best, {name}": best | change for name, change in OF_BEST[study].items()}

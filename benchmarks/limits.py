@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmarks import ablation
 from benchmarks.levenberg import descend_
+from benchmarks.recipes import UNIFORM
 from benchmarks.records import Printer, make_parser
 from datasets.sources import read_picture
 from models.block_mlp import BlockMLP
@@ -36,7 +37,7 @@ PICTURES = {name: size for name, size in ablation.PICTURES.items() if "gray" not
 PICTURES["pier_sunset_5470x3646.jpg"] = (1200, 800)
 """And their sizes, as in `ablation`. A grey block has hardly more values than a network has parameters."""
 
-BEST = SEED | PRESETS["best"]["image"]
+BEST = SEED | PRESETS["best"]["image"] | UNIFORM
 PATCH = tuple(BEST["patch_size"])
 EPOCHS = (200, 2000, 20000)
 WIDER = (22, 27)
@@ -47,7 +48,7 @@ _CHOICE_EPOCHS = 20  # of the fits that say how hard a block is
 
 
 def shape_of(n_hidden: int) -> NetworkShape:
-    """Of the networks of the preset best for a residual of three channels."""
+    """Of networks for a residual of three channels."""
     n_in = 2 * len(PATCH) * BEST["n_freq"]
     sizes = dict(n_in=n_in, n_out=3, n_layers=BEST["n_layers"], n_hidden=n_hidden)
     return NetworkShape(**sizes, activation="gaussian", output="sine", centre=0.5)
@@ -78,10 +79,10 @@ def start(target: Tensor, n_hidden: int, seed: int) -> BlockMLP:
 
 def train_(network: BlockMLP, target: Tensor, n_epochs: int, seed: int) -> None:
     """Train as the preset best does, from a random start for few epochs too."""
-    batch_size, betas = steps_for("image", "plain", target.shape[1], max(n_epochs, EPOCHS[0]))
+    batch_size, _ = steps_for("image", "plain", target.shape[1], max(n_epochs, EPOCHS[0]))
     phase = torch.arange(n_epochs, dtype=torch.float64) / n_epochs * math.pi
     rates = BEST["lr"] / 30 + BEST["lr"] * (1 - 1 / 30) * (1 + phase.cos()) / 2
-    optimizer = make_optimizer(network, BEST["lr"], kind=BEST["optimizer"], betas=betas)
+    optimizer = make_optimizer(network, BEST["lr"], kind=BEST["optimizer"], betas=BEST["betas"])
     order = even_order(seed, 0, range(n_epochs), PATCH)
     backend_of(network).fit_points(network, optimizer, inputs(), target, order, batch_size, rates)
 

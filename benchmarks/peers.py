@@ -1,14 +1,15 @@
 """Other methods on the same pictures, with as many parameters: PSNR against seconds of training.
 
-    python -m benchmarks.peers PICTURE ... [--seconds 5 20 60] [--threads N] [--parameters N] [--out FILE] [--plot FILE]
+    python -m benchmarks.peers PICTURE ... --parameters N ... [--seconds 5 20 60] [--threads N] [--out FILE]
+        [--plot FILE]
 
 Beside fits by train.py, of several lengths: SIREN, by the package siren-pytorch, and a multiresolution hash grid, on a
-GPU by tinycudann (benchmarks.peer_networks). Without --parameters they get as many as the largest of those fits has,
-and each number of seconds is a training of its own, for its rate of learning falls to 0 by the end. Seconds are those
-of training alone: all that a step takes, but not set-up and evaluation. PSNR is that of all pixels in RGB.
+GPU by tinycudann (benchmarks.peer_networks). All have at most so many parameters, a number for each picture, and each
+number of seconds is a training of its own, for rates of learning fall by the end. A peer's seconds are those of its
+steps alone, without set-up and evaluation; those of train.py are of all levels, from the survey of their blocks to
+their files. PSNR is that of all pixels in RGB.
 """
 
-import argparse
 import os
 import random
 import tempfile
@@ -16,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -23,20 +25,13 @@ from matplotlib import pyplot as plt
 from torch import Tensor, nn
 
 from benchmarks.peer_networks import CudaHashGrid, HashGrid, Siren
-from benchmarks.plain import measure
+from benchmarks.qualities import measure
 from benchmarks.records import Printer, Table, make_parser
 from datasets.sources import read_picture
 from utils.metrics import psnr
 
-OURS = {
-    "this project, `--preset best`": [
-        ["--preset", "best", "--quality", "draft"],
-        ["--preset", "best"],
-        ["--preset", "best", "--num_epochs", "100", "100", "100", "800"],
-        ["--preset", "best", "--num_epochs", "200", "200", "200", "2500"],
-    ],
-}
-"""Options of train.py, for each length of each of this project's methods; epochs are those of four levels."""
+OURS = [[], *(["--num_epochs", str(n_epochs)] for n_epochs in (25, 300, 1200, 4000))]
+"""Options of train.py, for each length of this project's fits; without any, the preset best."""
 
 _TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # seconds
 
@@ -84,7 +79,7 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
     parser.add_argument("--seconds", type=float, nargs="+", default=[5, 20, 60])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--parameters", type=int, help="of the peers, at most")
+    parser.add_argument("--parameters", type=int, nargs="+", required=True, help="of each picture, at most")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the table")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -94,33 +89,31 @@ def main() -> None:
     columns = ["picture", "method", "parameters", "seconds of training", "PSNR, dB"]
     threads = f"{options.threads} {'thread' if options.threads == 1 else 'threads'}"
     table = Printer("Other methods, at as many parameters", columns, options.out, threads)
-    for path in options.pictures:
-        compare(table, path.resolve(), options)
+    for path, n_parameters in zip(options.pictures, options.parameters, strict=True):
+        compare(table, path.resolve(), n_parameters, options.seconds)
     if options.plot is not None:
         draw(table.table, options.plot)
 
 
-def compare(table: Printer, path: Path, options: argparse.Namespace) -> None:
+def compare(table: Printer, path: Path, n_parameters: int, seconds: list[float]) -> None:
     """The rows of a picture."""
     picture = read_picture(path).values
     if len(picture) != 3:
         raise SystemExit(f"{path}: not RGB")
     name = f"{path.stem}, {picture.shape[2]}x{picture.shape[1]}"
-    most = 0
-    for method, lengths in OURS.items():
-        with tempfile.TemporaryDirectory() as place:
-            reports = measure([["--path", str(path), *length] for length in lengths], 1, Path(place))
-        counts = [report["parameters"] for report in reports]
-        most = max(most, *counts)
-        add(table, name, method, counts, [report["fit"] for report in reports], [one["psnr"] for one in reports])
+    own = ["--path", str(path), "--preset", "best", "--n_parameters", str(n_parameters)]
+    with tempfile.TemporaryDirectory() as place:
+        reports = sorted(measure([[*own, *length] for length in OURS], 1, Path(place)), key=itemgetter("fit"))
+    fits = [(report["parameters"], report["psnr"]) for report in reports]
+    add(table, name, "this project", fits, [report["fit"] for report in reports])
     for method, peer in PEERS.items():
-        fits = [fit(peer, picture, options.parameters or most, seconds) for seconds in options.seconds]
-        add(table, name, method, [fits[0][0]], options.seconds, [quality for _, quality in fits])
+        add(table, name, method, [fit(peer, picture, n_parameters, one) for one in seconds], seconds)
 
 
-def add(table: Printer, name: str, method: str, counts: list[int], seconds: list[float], psnrs: list[float]) -> None:
-    ends = dict.fromkeys(f"{count / 1000:.0f}k" for count in (min(counts), max(counts)))
-    table.add(name, method, " to ".join(ends), listed(seconds, "{:.3g}"), listed(psnrs, "{:.2f}"))
+def add(table: Printer, name: str, method: str, fits: list[tuple[int, float]], seconds: list[float]) -> None:
+    """A row of fits, of each of which the parameters and the PSNR are known."""
+    counts = [f"{count / 1000:.0f}k" for count, _ in fits]
+    table.add(name, method, counts[0], listed(seconds, "{:.3g}"), listed([psnr for _, psnr in fits], "{:.2f}"))
 
 
 def listed(numbers: list[float], form: str) -> str:

@@ -13,3 +13,5 @@ MESH = dict(
     loss_thr=5e-3,
     num_epochs=[50, 50, 150],
 )
+UNIFORM = dict(n_layers=3, n_freq=6, n_hidden=18, lr=6e-2, betas=[0.9, 0.99], loss_thr=8e-5, stop_ratio=0.3)
+"""The preset best for pictures with networks of one width, which the error of a block without one tells to make."""

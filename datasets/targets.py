@@ -11,6 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from utils.allocation import cosine_errors
 from utils.blocks import gather_blocks, grid_shape, pad_to_blocks, runs, true_points
 from utils.bounds import with_bounds
 from utils.metrics import Metric
@@ -70,10 +71,35 @@ class LevelTarget:
             metric: whose sums `base_sums` are
             loss_thr: in squared units of the signal; at the coarsest level every block gets a network
         """
-        per_band = prod(self.grid[1:])
-        first, n_blocks = bands.start * per_band, len(bands) * per_band
+        n_blocks = len(bands) * prod(self.grid[1:])
         # filled in place: small results between large temporary ones would keep the memory of these from the system
         mean_square, amplitude, base_sums = torch.empty(n_blocks), torch.empty(n_blocks), torch.empty(n_blocks, 2)
+        for place, blocks, signal, base, fill in self._judged(bands):
+            mean_square[place] = (signal - fill).flatten(1).square().mean(1)
+            amplitude[place] = (signal - base).flatten(1).abs().amax(1)
+            base_sums[place] = metric.sums(fill, signal, true_points(self.signal.size, self.patch_size, blocks))
+        threshold = -1 if self.coarse is None else loss_thr
+        return Survey(~(mean_square <= threshold), amplitude, base_sums)  # so that NaN counts as above it
+
+    def detail(self, counts: Tensor, bands: range) -> tuple[Tensor, Tensor]:
+        """How hard the blocks of some bands are: what their largest cosines leave, and what showing the base leaves.
+
+        Inputs
+            counts: (k,) numbers of cosines
+        Outputs
+            (n_blocks, k) and (n_blocks,) mean square errors
+        """
+        n_blocks = len(bands) * prod(self.grid[1:])
+        left, missed = torch.empty(n_blocks, len(counts)), torch.empty(n_blocks)
+        for place, _, signal, _, fill in self._judged(bands):
+            left[place] = cosine_errors(signal, self.patch_size, counts)
+            missed[place] = (signal - fill).double().flatten(1).square().mean(1).float()
+        return left, missed
+
+    def _judged(self, bands: range) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor]]:
+        """The blocks of some bands, a few at a time: their place among these, their indices in the grid, and
+        (n_blocks, n_points, c) their signal, their base, and what they show without a network."""
+        first = bands.start * prod(self.grid[1:])
         at_once = max(1, _VALUES_AT_ONCE // (prod(self.patch_size) * self.signal.n_channels))
         for blocks, window in self._bands(bands):
             signal, base = self._canvas(self.signal.part(window)), self._canvas(self.base(window))
@@ -83,12 +109,7 @@ class LevelTarget:
                 base_blocks, fill_blocks = (gather_blocks(canvas, self.patch_size, some) for canvas in (base, fill))
                 signal_blocks = as_values(gather_blocks(signal, self.patch_size, some), self.signal.unit)
                 place = slice(blocks[some[0]] - first, blocks[some[-1]] - first + 1)
-                mean_square[place] = (signal_blocks - fill_blocks).flatten(1).square().mean(1)
-                amplitude[place] = (signal_blocks - base_blocks).flatten(1).abs().amax(1)
-                true = true_points(self.signal.size, self.patch_size, some + blocks[0])
-                base_sums[place] = metric.sums(fill_blocks, signal_blocks, true)
-        threshold = -1 if self.coarse is None else loss_thr
-        return Survey(~(mean_square <= threshold), amplitude, base_sums)  # so that NaN counts as above it
+                yield place, some + blocks[0], signal_blocks, base_blocks, fill_blocks
 
     def gather(self, blocks: Tensor) -> "BlockTarget":
         """The target of some blocks, copied.

@@ -57,7 +57,7 @@ class Decoder:
         reach = taps.source_window(wanted, size)
         n_rows = most and self._resampled_rows(wanted, reach, taps, most)
         ranges = [wanted[0]] if n_rows is None else list(cut_rows(*wanted[0], 1, n_rows))
-        ahead = self._refined(level, reach, 1, most and self._ahead_most(level, reach, most))
+        ahead = self.windows(level, reach, Fraction(1), between, most and self._ahead_most(level, reach, most))
         reaches = [taps.source(*rows, size[0]) for rows in ranges]
         for rows, (low, _), pixels in zip(ranges, reaches, _gathered(ahead, reaches), strict=True):
             window = (rows, *wanted[1:])
@@ -65,22 +65,22 @@ class Decoder:
 
     def bytes(self, level: int, wanted: Window, scale: Fraction, between: str, most: int) -> int:
         """Of memory that `windows` takes at most, beside the networks; inputs are those."""
-        source, n_values = self._source(level, scale, between), 0
-        whole_scale = int(scale) if source is None else 1
-        if source is not None:
+        n_values = 0
+        while (source := self._source(level, scale, between)) is not None:
             level, taps = source
             reach = taps.source_window(wanted, self.levels[level].size)
             n_rows = self._resampled_rows(wanted, reach, taps, most)
             n_values = min(n_rows, wanted[0][1] - wanted[0][0]) * self._row_values(wanted)
-            wanted, most = reach, self._ahead_most(level, reach, most)
-        n_evaluated = 0
+            wanted, scale, most = reach, Fraction(1), self._ahead_most(level, reach, most)
+        whole_scale, n_evaluated = int(scale), 0
         for index in range(level, max(self.levels) + 1):
             row_values = self._row_values(wanted)
             n_rows = min(wanted[0][1] - wanted[0][0], max(1, most // row_values))
             n_values += n_rows * row_values
-            shape = self.levels[index].network.shape
-            n_points = min(n_rows * row_values // self.n_channels, points_at_once(self.levels[index].active.device))
-            n_evaluated = max(n_evaluated, 2 * n_points * (shape.n_in + shape.n_hidden + shape.n_out))
+            n_points = min(n_rows * row_values // self.n_channels, points_at_once(self.levels[index].group.device))
+            for network in self.levels[index].networks:
+                shape = network.shape
+                n_evaluated = max(n_evaluated, 2 * n_points * (shape.n_in + shape.n_hidden + shape.n_out))
             if index + 1 in self.levels:
                 taps = upsampling(self.levels[index].fill, 2 * whole_scale)
                 wanted = taps.source_window(wanted, self.levels[index + 1].size)
@@ -90,13 +90,15 @@ class Decoder:
 
     def _source(self, level: int, scale: Fraction, between: str) -> tuple[int, Taps] | None:
         """Of which level samples of this level are made, and how; None where its networks are evaluated at them."""
-        if scale == 1 or (scale > 1 and between == "networks"):
-            return None
         if scale > 1:
-            return level, BETWEEN[between](scale)
-        while 4 * scale <= 1 and level + 1 in self.levels:  # two pixels a sample: their errors average out
-            level, scale = level + 1, 2 * scale
-        return level, area_taps(scale)
+            return None if between == "networks" else (level, BETWEEN[between](scale))
+        while not self.levels[level].is_whole and level - 1 in self.levels:
+            level, scale = level - 1, scale / 2
+        for coarser, one in sorted(self.levels.items()):
+            step = Fraction(2) ** (coarser - level)
+            if step > 1 and one.is_whole and 2 * scale * step <= 1:  # two pixels a sample: their errors average out
+                return self._source(coarser, scale * step, between)
+        return None if scale == 1 else (level, area_taps(scale))
 
     def _resampled_rows(self, wanted: Window, reach: Window, taps: Taps, most: int) -> int:
         """Rows of samples to make at once: they and the pixels that they are made of have so many values."""
@@ -129,7 +131,7 @@ class Decoder:
         here = self.levels[level]
         if level + 1 not in self.levels:
             for window in windows:
-                yield window, torch.zeros(self.n_channels, *size_of(window), device=here.active.device), None
+                yield window, torch.zeros(self.n_channels, *size_of(window), device=here.group.device), None
             return
         size = self.levels[level + 1].size
         kinds = [upsampling(kind, 2 * scale) for kind in dict.fromkeys((SMOOTH, here.fill))]

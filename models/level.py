@@ -4,7 +4,8 @@ Notation: level 0 is the finest; windows are those of `utils.windows`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise, product
 from math import prod
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 from models.block_network import BlockNetwork
 from models.encoding import encode, encoded_width
 from models.networks import make_network
-from models.ops import Backend, reference
+from models.ops import Backend, reference, serving
 from models.ops.batching import blocks_at_once, points_at_once
 from models.shape import NetworkShape
 from utils.blocks import block_coords, grid_shape, read_view, view_blocks, write_view_
@@ -30,37 +31,60 @@ class Level:
     size: of the level, without padding
     patch_size: pixels of a block along each axis
     frequencies: of the positional encoding, or None
-    residual: the network predicts the difference to the upsampled coarser level, else the signal itself
-    active: (n_grid,) bool, which blocks of the grid have a network
-    network: the networks of the active blocks, in their order in the grid
+    residual: the networks predict the difference to the upsampled coarser level, else the signal itself
+    group: (n_grid,) int8, to which group the network of each block of the grid belongs; -1 for blocks without one
+    networks: of each group, at least one; they share a shape, and follow the order of their blocks in the grid
     fill: how the coarser level is upsampled where a block has no network, of `utils.pyramid.FILLS`
+    is_whole: the level is a picture by itself; else some of its detail is left to the networks of finer levels
     """
 
     size: tuple[int, ...]
     patch_size: tuple[int, ...]
     frequencies: tuple[float, ...] | None
     residual: bool
-    active: Tensor
-    network: BlockNetwork
+    group: Tensor
+    networks: tuple[BlockNetwork, ...]
     fill: str = SMOOTH
+    is_whole: bool = True
 
     @property
     def active_grid(self) -> Tensor:
-        """(*grid) bool"""
-        return self.active.view(grid_shape(self.size, self.patch_size))
+        """(*grid) bool, which blocks have a network"""
+        return (self.group >= 0).view(grid_shape(self.size, self.patch_size))
+
+    @cached_property
+    def network_grid(self) -> Tensor:
+        """(*grid) index of the network of each block within its group, -1 for none"""
+        index = torch.full_like(self.group, -1, dtype=torch.int64)
+        for number, network in enumerate(self.networks):
+            index[self.group == number] = torch.arange(network.n_blocks, device=index.device)
+        return index.view(self.active_grid.shape)
 
     @property
-    def network_grid(self) -> Tensor:
-        """(*grid) index of the network of each block, -1 for none"""
-        return torch.where(self.active, self.active.cumsum(0) - 1, -1).view(self.active_grid.shape)
+    def n_parameters(self) -> int:
+        return sum(network.n_parameters for network in self.networks)
+
+    @property
+    def units_grid(self) -> Tensor:
+        """(*grid) units of a hidden layer of the network of each block, 0 for none"""
+        units = [0, *(network.shape.n_hidden for network in self.networks)]
+        return torch.tensor(units, device=self.group.device)[self.group.long() + 1].view(self.active_grid.shape)
+
+    def to(self, device: str | torch.device) -> "Level":
+        """The level on a device; its networks are moved."""
+        return replace(
+            self, group=self.group.to(device), networks=tuple(network.to(device) for network in self.networks)
+        )
 
     def summary(self) -> dict[str, Any]:
         """What it is made of, in plain data; the size is W H or W H D."""
+        by_units = {str(network.shape.n_hidden): network.n_blocks for network in self.networks}
         return {
             "size": list(self.size[::-1]),
-            "blocks": self.active.numel(),
-            "active_blocks": self.network.n_blocks,
-            "parameters": self.network.n_parameters,
+            "blocks": self.group.numel(),
+            "active_blocks": sum(by_units.values()),
+            **({"blocks_by_units": by_units} if len(by_units) > 1 else {}),
+            "parameters": self.n_parameters,
         }
 
     def check(self, size: tuple[int, ...], n_channels: int) -> None:
@@ -68,14 +92,15 @@ class Level:
         if self.size != size or len(self.patch_size) != len(size) or min(self.patch_size) < 1:
             raise TypeError(f"size {self.size} and patch {self.patch_size} where the level is {size}")
         n_grid = prod(grid_shape(size, self.patch_size))
-        if len(self.active) != n_grid:
-            raise TypeError(f"{len(self.active)} blocks for size {size} and patch {self.patch_size}")
+        if len(self.group) != n_grid:
+            raise TypeError(f"{len(self.group)} blocks for size {size} and patch {self.patch_size}")
         n_in = encoded_width(len(size), self.frequencies)
-        if (self.network.shape.n_in, self.network.shape.n_out) != (n_in, n_channels):
-            raise TypeError(f"network {self.network.shape} for {n_in} inputs and {n_channels} channels")
-        filled = (tensor for tensor in self.network.state_dict().values() if tensor.numel())
-        if not all(bound.isfinite() for tensor in filled for bound in tensor.aminmax()):  # which takes no memory
-            raise TypeError("parameters that are not finite numbers")
+        for network in self.networks:
+            if (network.shape.n_in, network.shape.n_out) != (n_in, n_channels):
+                raise TypeError(f"network {network.shape} for {n_in} inputs and {n_channels} channels")
+            filled = (tensor for tensor in network.state_dict().values() if tensor.numel())
+            if not all(bound.isfinite() for tensor in filled for bound in tensor.aminmax()):  # which takes no memory
+                raise TypeError("parameters that are not finite numbers")
 
     def record(self) -> dict[str, Any]:
         """Plain data, from which `from_record` rebuilds the level."""
@@ -85,40 +110,68 @@ class Level:
             "frequencies": self.frequencies and list(self.frequencies),
             "residual": self.residual,
             **({} if self.fill == SMOOTH else {"fill": self.fill}),  # so that older records stay as they are
-            "active": self.active.cpu(),
-            "network_shape": self.network.shape.record(),
-            "network": {name: tensor.cpu() for name, tensor in self.network.state_dict().items()},
+            **({} if self.is_whole else {"is_whole": False}),
+            **self._record_of_networks(),
         }
+
+    def _record_of_networks(self) -> dict[str, Any]:
+        """A single group is spelled as levels were when there was no other."""
+        shapes = [network.shape.record() for network in self.networks]
+        tensors = [{name: tensor.cpu() for name, tensor in one.state_dict().items()} for one in self.networks]
+        if len(self.networks) == 1:
+            return {"active": (self.group >= 0).cpu(), "network_shape": shapes[0], "network": tensors[0]}
+        return {"group": self.group.cpu(), "network_shapes": shapes, "networks": tensors}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Level":
         """TypeError, KeyError or the like for a record that is not consistent; allocates nothing."""
-        active, tensors = record["active"], record["network"]
-        shape = NetworkShape.from_record(record["network_shape"])
-        if active.dtype != torch.bool or active.ndim != 1:
-            raise TypeError(f"activity {active.dtype} {tuple(active.shape)}")
-        if shape.n_layers > len(tensors):
-            raise TypeError(f"{len(tensors)} tensors of a network of {shape.n_layers} layers")
-        with torch.device("meta"):
-            network = make_network(int(active.sum()), shape)
-        network.load_state_dict(tensors, assign=True)
-        if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
-            raise TypeError("parameters that are not float32")
+        if "group" in record:
+            group, shapes, tensors = (record[name] for name in ("group", "network_shapes", "networks"))
+            if not (isinstance(shapes, list) and isinstance(tensors, list)):
+                raise TypeError("networks that are no list")
+        else:
+            active, shapes, tensors = record["active"], [record["network_shape"]], [record["network"]]
+            if active.dtype != torch.bool:
+                raise TypeError(f"activity {active.dtype}")
+            group = active.to(torch.int8) - 1
+        if not shapes or group.dtype != torch.int8 or group.ndim != 1 or ((group < -1) | (group >= len(shapes))).any():
+            raise TypeError(f"groups {group.dtype} {tuple(group.shape)} of {len(shapes)}")
+        networks = tuple(
+            _network_from_record(int((group == number).sum()), *of_group)
+            for number, of_group in enumerate(zip(shapes, tensors, strict=True))
+        )
         frequencies = record["frequencies"]
         if not (isinstance(record["residual"], bool) and isinstance(frequencies, list | None)):
             raise TypeError(f"residual {record['residual']}, frequencies {frequencies}")
         fill = record.get("fill", SMOOTH)
         if fill not in FILLS:
             raise TypeError(f"fill {fill}")
+        is_whole = record.get("is_whole", True)
+        if not isinstance(is_whole, bool):
+            raise TypeError(f"is_whole {is_whole}")
         return cls(
             size=tuple(record["size"]),
             patch_size=tuple(record["patch_size"]),
             frequencies=frequencies and tuple(map(float, frequencies)),
             residual=record["residual"],
-            active=active,
-            network=network,
+            group=group,
+            networks=networks,
             fill=fill,
+            is_whole=is_whole,
         )
+
+
+def _network_from_record(n_blocks: int, record: dict[str, Any], tensors: dict[str, Tensor]) -> BlockNetwork:
+    """The networks of a group; TypeError or the like for a record that is not consistent."""
+    shape = NetworkShape.from_record(record)
+    if shape.n_layers > len(tensors):
+        raise TypeError(f"{len(tensors)} tensors of a network of {shape.n_layers} layers")
+    with torch.device("meta"):
+        network = make_network(n_blocks, shape)
+    network.load_state_dict(tensors, assign=True)
+    if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+        raise TypeError("parameters that are not float32")
+    return network
 
 
 def refine(
@@ -142,16 +195,18 @@ def refine(
     Outputs
         (c, *[stop - start]) in [0, 1]
     """
-    device, networks_device = base.device, level.network.amplitude.device
+    device, networks_device = base.device, level.networks[0].amplitude.device
     out, networks = (base if fill is None else fill).clone(), level.network_grid
+    groups = level.group.view(networks.shape)
     fine_patch = tuple(patch * scale for patch in level.patch_size)
     pieces = []
     for of_grid, of_block, of_window in _pieces(window, fine_patch):
-        index = networks[slices(of_grid)].flatten()
-        blocks = (index >= 0).nonzero().squeeze(1)  # in the grid of the piece
-        if len(blocks):
-            views = [view_blocks(values[:, *slices(of_window)], size_of(of_block)) for values in (base, out)]
-            pieces.append((of_block, index, blocks, *views))
+        index, group = (grid[slices(of_grid)].flatten() for grid in (networks, groups))
+        for number, network in enumerate(level.networks):
+            blocks = (group == number).nonzero().squeeze(1)  # in the grid of the piece
+            if len(blocks):
+                views = [view_blocks(values[:, *slices(of_window)], size_of(of_block)) for values in (base, out)]
+                pieces.append((of_block, network, index, blocks, *views))
     for box in _boxes(fine_patch, points_at_once(networks_device)):
         touched = [(shared, piece) for piece in pieces if (shared := intersection(box, piece[0]))]
         if not touched:
@@ -159,11 +214,13 @@ def refine(
         # the whole box is encoded, since the product in it rounds by its shape
         coords = encode(block_coords(level.patch_size, scale, box).to(networks_device), level.frequencies)
         coords = coords.view(*size_of(box), -1)
-        for shared, (of_block, index, blocks, base_view, view) in touched:
+        for shared, (of_block, network, index, blocks, base_view, view) in touched:
             base_part, part = (whole[..., *slices(shared, of_block)] for whole in (base_view, view))
             wanted = coords[slices(shared, box)].flatten(0, -2)
             for some in blocks.split(blocks_at_once(len(wanted), b_chunks, networks_device)):
-                values = backend.predict(level.network, index[some].to(networks_device), wanted).to(device)
+                values = (
+                    serving(backend, network.shape).predict(network, index[some].to(networks_device), wanted).to(device)
+                )
                 some = some.to(device)
                 if level.residual:
                     values = values + read_view(base_part, some)

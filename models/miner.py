@@ -4,7 +4,6 @@ Notation: level 0 is the finest; windows are those of `utils.windows`.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +116,7 @@ class MINER:
                     raise InputError(f"{names} in {folder} are of different runs; fit it again")
                 level = Level.from_record(record)
                 level.check(level_size(tuple(run["size"]), index), run["n_channels"])
-                levels[index] = replace(level, active=level.active.to(device), network=level.network.to(device))
+                levels[index] = level.to(device)
                 options = dict(record["options"])
             except InputError:
                 raise
@@ -133,7 +132,7 @@ class MINER:
             size=tuple(run["size"]),
             source=run["source"],
             options=options,
-            backend=choose_backend(backend, [level.network.shape for level in levels.values()], device),
+            backend=choose_backend(backend, (one.shape for level in levels.values() for one in level.networks), device),
         )
 
     @property
@@ -152,6 +151,10 @@ class MINER:
         """By level, which blocks of its grid have a network: (*grid) bool on the CPU."""
         return {index: level.active_grid.cpu() for index, level in self.levels.items()}
 
+    def units(self, level: int = 0) -> Tensor:
+        """(*grid) units of a hidden layer of the network of each block of a level, 0 for none; on the CPU."""
+        return self.levels[level].units_grid.cpu()
+
     @property
     def summary(self) -> list[dict[str, Any]]:
         """What each level is made of, the finest first."""
@@ -164,7 +167,7 @@ class MINER:
 
     @property
     def n_parameters(self) -> int:
-        return sum(level.network.n_parameters for level in self.levels.values())
+        return sum(level.n_parameters for level in self.levels.values())
 
     @torch.no_grad()
     def decode(
@@ -238,6 +241,8 @@ class MINER:
             raise InputError(f"between {between!r}: must be one of {', '.join(READINGS)}")
         if between == "networks" and scale > 1 and scale.denominator > 1:
             raise InputError(f"scale {float(scale):g}: networks are evaluated at whole scales; interpolate, by lanczos")
+        if between == "networks" and scale > 1 and not self.levels[level].is_whole:
+            raise InputError(f"level {level}: leaves detail to the networks of finer levels; interpolate, by lanczos")
         wanted = in_samples(crop, scale)
         if not all(start < stop for start, stop in wanted):
             raise InputError(
@@ -282,9 +287,10 @@ class MINER:
 
     @torch.no_grad()
     def decode_pyramid(self, b_chunks: int = 16384) -> list[Tensor]:
-        """Every fitted level, the finest first, as `pyramid` returns those of the signal."""
+        """Every fitted level as the next finer one builds on it, the finest first: one that is not whole has not the
+        detail that it leaves to finer levels, which `decode` shows."""
         coarsest = self.levels[self.n_scales - 1]
-        base, fill = torch.zeros(self.n_channels, *coarsest.size, device=coarsest.active.device), None
+        base, fill = torch.zeros(self.n_channels, *coarsest.size, device=coarsest.group.device), None
         decoded = []
         for _, level in sorted(self.levels.items(), reverse=True):
             if decoded:

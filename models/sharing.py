@@ -29,14 +29,15 @@ def share_weights_(level: Level, blocks: Tensor, coarser: Level, how: Sharing) -
              signal itself starts as the parent's
 
     Inputs
-        level: whose network is that of the blocks
+        level: whose networks, of one group, are those of the blocks
         blocks: (n_blocks,) indices in its grid
-        coarser: the next coarser level
+        coarser: the next coarser level, of one group as well
     """
     places = torch.stack(torch.unravel_index(blocks, level.active_grid.shape), dim=1)
     parents = coarser.network_grid[tuple((places // 2).T)]
     index = (parents >= 0).nonzero().squeeze(1)
-    started = coarser.network.select(parents[index]).to(blocks.device)
+    [mine], [theirs] = level.networks, coarser.networks
+    started = theirs.select(parents[index]).to(blocks.device)
     factor = 1.0
     if how == "inherit":
         started = restricted(started, places[index] % 2 - 0.5, level.frequencies, coarser.frequencies)
@@ -44,7 +45,7 @@ def share_weights_(level: Level, blocks: Tensor, coarser: Level, how: Sharing) -
             started.silence_(slice(None))
     elif len(level.size) == 2:
         factor = 0.5
-    mine, theirs = level.network.state_dict(), started.state_dict()
+    mine, theirs = mine.state_dict(), started.state_dict()
     for name in mine.keys() & theirs.keys() - {"amplitude"}:
         mine[name][index] = factor * theirs[name]
 

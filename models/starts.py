@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.block_mlp import BlockMLP
 from models.block_network import BlockNetwork
-from models.ops import POINTS, Backend
+from models.ops import POINTS, Backend, serving
 from utils.bounds import without_bounds
 
 _FIRST, _HIDDEN, _HIDDEN_BIAS = 1.42, 1.42, 1.23
@@ -47,4 +47,4 @@ def fit_last_layer(backend: Backend, network: BlockNetwork, coords: Tensor, targ
         order: (n_points,) a permutation of the points
     """
     some = order[:POINTS]
-    backend.fit_last_layer(network, coords[some], without_bounds(target[:, some]))
+    serving(backend, network.shape).fit_last_layer(network, coords[some], without_bounds(target[:, some]))

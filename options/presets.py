@@ -21,7 +21,7 @@ SEED: dict[str, Any] = dict(
     fill="spline",
     loss="plain",
     n_layers=4,
-    n_hidden=20,
+    n_hidden=[20],
     a=0.1,
     num_epochs=[500],
     batch_size=256,
@@ -37,7 +37,7 @@ SEED: dict[str, Any] = dict(
 _PAPER = dict(
     arch="sine",
     n_layers=4,
-    n_hidden=9,
+    n_hidden=[9],
     weight_sharing="copy",
     optimizer="adam",
     lr=5e-4,
@@ -52,8 +52,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16])},
     "best": {
         "image": _CENTRED
-        | dict(n_freq=6, n_hidden=18, lr=6e-2, start="ridge", fill="lanczos", loss="clipped")
-        | dict(loss_thr=8e-5, stop_ratio=0.3),
+        | dict(n_layers=2, n_freq=4, n_hidden=[8, 12, 15, 22, 30, 44, 60, 84, 120], lr=9e-2)
+        | dict(start="ridge", fill="lanczos", loss="clipped", loss_thr=8e-5, stop_ratio=0.03),
         "mesh": _CENTRED
         | dict(patch_size=[16], n_freq=2)
         | dict(n_hidden=None, loss=None, loss_thr=None, stop_ratio=None),
@@ -64,26 +64,26 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
     "draft": {"image": dict(val_freq=10), "mesh": dict(val_freq=10)},
     "normal": {"image": {}, "mesh": {}},
-    "high": {"image": dict(n_hidden=24, loss_thr=8e-6), "mesh": {}},
+    "high": {"image": dict(loss_thr=8e-6), "mesh": {}},
 }
 """What the preset best sets otherwise, by quality and task; its epochs are below."""
 
 ACCURACY: dict[str, dict[str, dict[str, Any]]] = {
     "occupancy": {
-        "normal": dict(n_hidden=8, loss="plain", loss_thr=5e-3, stop_ratio=0.1),
-        "high": dict(n_hidden=12, loss="plain", loss_thr=1e-3, stop_ratio=0.1),
+        "normal": dict(n_hidden=[8], loss="plain", loss_thr=5e-3, stop_ratio=0.1),
+        "high": dict(n_hidden=[12], loss="plain", loss_thr=1e-3, stop_ratio=0.1),
     },
     "distance": {
-        "normal": dict(n_hidden=6, loss="clipped", loss_thr=7e-4, stop_ratio=0.005),
-        "high": dict(n_hidden=12, loss="clipped", loss_thr=2e-4, stop_ratio=0.005),
+        "normal": dict(n_hidden=[6], loss="clipped", loss_thr=7e-4, stop_ratio=0.005),
+        "high": dict(n_hidden=[12], loss="clipped", loss_thr=2e-4, stop_ratio=0.005),
     },
 }
 """What the preset best sets for volumes, by what they hold and quality; a draft as normal."""
 
 _EPOCHS = {  # of the coarser levels, and of the finest
     "draft": {"image": (10, 20), "mesh": (10, 15)},
-    "normal": {"image": (50, 200), "mesh": (50, 150)},
-    "high": {"image": (100, 300), "mesh": (100, 300)},
+    "normal": {"image": (100, 100), "mesh": (50, 150)},
+    "high": {"image": (300, 300), "mesh": (100, 300)},
 }
 RIDGE_EPOCHS = 20  # of a level, at most, where --start ridge gains
 FEW_EPOCHS = 40
@@ -121,7 +121,9 @@ def steps_for(task: str, loss: str, n_points: int, n_epochs: int) -> tuple[int, 
     if is_short:
         n_batches = _BATCHES_OF_FEW_EPOCHS
     batch_size = -(-n_points // n_batches)  # rounded up: a rest of a few points makes a wild step
-    return batch_size, (0.9, 0.95 if is_short else 0.99)
+    if is_short:
+        return batch_size, (0.9, 0.95)
+    return batch_size, (0.95 if task == "image" else 0.9, 0.99)
 
 
 def accuracy_for(values: str, quality: str) -> dict[str, Any]:

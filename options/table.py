@@ -149,8 +149,17 @@ def _add_networks(add_to: Options) -> None:
     add(
         "--n_hidden",
         type=whole_number(1, 4096),
+        nargs="+",
+        metavar="N ...",
+        help="units of a hidden layer; of several numbers, each block gets the one that suits how hard it is "
+        f"{_default('n_hidden')}",
+    )
+    add(
+        "--n_parameters",
+        type=whole_number(1),
         metavar="N",
-        help=f"units of a hidden layer; more of them fit better {_default('n_hidden')}",
+        help="of several --n_hidden, give blocks those with which all networks have at most so many parameters "
+        "(default: as many as are worth it by --loss_thr, and at most one a pixel)",
     )
     add(
         "--n_layers",
@@ -158,6 +167,11 @@ def _add_networks(add_to: Options) -> None:
         metavar="N",
         help=f"linear layers; 3 are enough with --use_pe {_default('n_layers')}",
     )
+    _add_encoding(add_to)
+
+
+def _add_encoding(add_to: Options) -> None:
+    add = add_to.add_argument
     add_flag(add_to, "--use_pe", f"encode positions by sines and cosines {_default('use_pe')}", default=None)
     add(
         "--n_freq",
@@ -253,8 +267,8 @@ def _add_steps(add_to: Options) -> None:
         type=option_type(float, lambda beta: 0 <= beta < 1, "a number from 0 to below 1"),
         nargs="+",
         metavar="X Y",
-        help=f"decay of the optimizer's two moments (default: 0.9 0.99, in levels of at most {FEW_EPOCHS} epochs 0.9 "
-        "0.95; seed 0.9 0.999)",
+        help="decay of the optimizer's two moments (default: 0.95 0.99, volumes 0.9 0.99, in levels of at most "
+        f"{FEW_EPOCHS} epochs 0.9 0.95; seed 0.9 0.999)",
     )
     add(
         "--val_freq",
@@ -270,8 +284,8 @@ def _add_ends(add_to: Options) -> None:
         "--loss_thr",
         type=not_negative(),
         metavar="X",
-        help="mean square error up to which a block needs no network, or no training; 1e-4 is 40 dB "
-        f"{_default('loss_thr')}",
+        help="mean square error up to which a block needs no network, or no training; 1e-4 is 40 dB; of several "
+        f"--n_hidden, what each parameter has to lower that of a pixel by {_default('loss_thr')}",
     )
     add(
         "--stop_ratio",

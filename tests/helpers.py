@@ -136,6 +136,11 @@ def random_network(n_blocks: int, shape: NetworkShape, seed: int = 0) -> BlockNe
     return network
 
 
+def one_group(active: torch.Tensor) -> torch.Tensor:
+    """The group of each block where the networks of all active ones are of one group."""
+    return active.to(torch.int8) - 1
+
+
 def skip_what_no_kernel_does(backend: Backend, shape: NetworkShape) -> None:
     if backend is not reference and shape.activation not in backend.SERVED:
         pytest.skip(f"the kernel has no {shape.activation} activations")

@@ -160,7 +160,7 @@ def test_pictures_are_kept_as_they_are(tmp_path):
 
 
 def test_parts_take_the_epochs_of_one_level_in_turn():
-    parts = [Part(span, torch.empty(0), torch.empty(0), 60) for span in (range(40), range(40, 60))]
+    parts = [Part(span, *[torch.empty(0)] * 3, 60) for span in (range(40), range(40, 60))]
     assert [part.level_epoch(epoch, 30) for part in parts for epoch in (0, 15, 30)] == [0, 10, 20, 20, 25, 30]
 
 

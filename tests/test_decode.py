@@ -4,11 +4,10 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partialmethod
 from math import ceil
-from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import ASTRONAUT, ROOT
+from helpers import ASTRONAUT, ROOT, one_group
 
 import reconstruct
 from datasets.sources import read_picture
@@ -40,7 +39,8 @@ def model(request) -> MINER:
         shape = NetworkShape(n_in=16, n_out=3, n_layers=3, n_hidden=20, output=output)
         network = make_network(int(active.sum()), shape, a=0.5)
         init_blocks_(network, active.nonzero().squeeze(1), seed=5, level=index)
-        levels[index] = Level(length, patch_size, (1.0, 2.0, 4.0, 8.0), index < 2, active, network, request.param)
+        group, frequencies = one_group(active), (1.0, 2.0, 4.0, 8.0)
+        levels[index] = Level(length, patch_size, frequencies, index < 2, group, (network,), request.param)
     return MINER(levels, n_scales=3, n_channels=3, size=size)
 
 
@@ -90,15 +90,19 @@ def test_windows_join_to_the_whole_bit_for_bit(model, level, scale, between):
 def test_windows_of_rows_of_blocks_evaluate_each_block_once(model):
     evaluated = []
 
-    def predict(network, rows, coords):
-        evaluated.append((id(network), rows.tolist()))
-        return reference.predict(network, rows, coords)
+    class Counting:
+        prepare = staticmethod(reference.prepare)
 
-    counted = MINER(model.levels, n_scales=3, n_channels=3, size=model.size, backend=SimpleNamespace(predict=predict))
+        @staticmethod
+        def predict(network, rows, coords):
+            evaluated.append((id(network), rows.tolist()))
+            return reference.predict(network, rows, coords)
+
+    counted = MINER(model.levels, n_scales=3, n_channels=3, size=model.size, backend=Counting)
     assert len(list(counted.decode_windows(most=3 * 61 * 8))) == 6
     for level in model.levels.values():
-        rows = [row for network, some in evaluated if network == id(level.network) for row in some]
-        assert sorted(rows) == list(range(level.network.n_blocks))
+        rows = [row for network, some in evaluated if network == id(level.networks[0]) for row in some]
+        assert sorted(rows) == list(range(level.networks[0].n_blocks))
 
 
 @pytest.mark.parametrize(
@@ -155,10 +159,10 @@ def test_a_crop_touches_only_the_blocks_that_it_needs(model):
     for index, level in model.levels.items():
         keep = torch.zeros_like(level.active_grid)
         keep[needed[index]] = True
-        network = level.network.select(torch.arange(level.network.n_blocks))
+        network = level.networks[0].select(torch.arange(level.networks[0].n_blocks))
         with torch.no_grad():
             network.bias[-1][~keep[level.active_grid]] = torch.nan
-        spoilt[index] = replace(level, network=network)
+        spoilt[index] = replace(level, networks=(network,))
     other = MINER(spoilt, n_scales=3, n_channels=3, size=model.size)
     assert torch.equal(other.decode(crop=crop), model.decode(crop=crop))
     assert other.decode().isnan().any()
@@ -167,7 +171,8 @@ def test_a_crop_touches_only_the_blocks_that_it_needs(model):
 
 def test_inactive_blocks_keep_the_upsampled_value(model):
     finest = model.levels[0]
-    bare = replace(finest, active=torch.zeros_like(finest.active), network=finest.network.select(slice(0, 0)))
+    none = torch.full_like(finest.group, -1)
+    bare = replace(finest, group=none, networks=(finest.networks[0].select(slice(0, 0)),))
     plain = MINER({**model.levels, 0: bare}, n_scales=3, n_channels=3, size=model.size)
     assert torch.equal(plain.decode()[:, :8, 8:16], model.decode()[:, :8, 8:16]), "block 1 is inactive"
     assert not torch.equal(plain.decode()[:, :8, :8], model.decode()[:, :8, :8]), "block 0 is active"

@@ -205,6 +205,7 @@ def test_a_compiler_that_fails_is_asked_once_and_its_complaint_is_one_line(
     monkeypatch.setattr(fused_cpu.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr=printed))
     monkeypatch.setattr("models.ops._note", _note.__wrapped__)  # which prints a note once
     fused_cpu._library.cache_clear()
+    fused_cpu._say_compiling.cache_clear()
     for _ in range(2):
         assert choose_backend("auto", [shape], "cpu") is reference
     fused_cpu._library.cache_clear()
@@ -249,7 +250,7 @@ print(fused_cpu.predict(network, slice(None), torch.ones(1, 2)).shape)
     for process in processes:
         out, err = process.communicate()
         assert out == "torch.Size([2, 1, 1])\n", err
-        assert "compiling the kernel for 2 layers, 2-3-1, gaussian, sine" in err
+        assert "compiling the kernels" in err
     assert len(list((tmp_path / "miner").glob("*.so"))) == 1
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert again.stderr == "", "compiled once"

@@ -365,10 +365,10 @@ def test_a_block_that_diverges_is_rolled_back_and_spoils_no_other(command, tmp_p
         step(module, visit, index)
         if module.spec.index == 0 and visit.epochs.start == 0:
             with torch.no_grad():
-                module.twin.weight[0][3] = torch.nan  # in the first period: nothing good was seen of it yet
+                module.twin.groups[0].weight[0][3] = torch.nan  # in the first period: nothing good was seen of it yet
         if module.spec.index == 0 and visit.epochs.start == 40:
             with torch.no_grad():
-                module.twin.bias[1][0] = torch.inf
+                module.twin.groups[0].bias[1][0] = torch.inf
 
     monkeypatch.setattr(LevelModule, "training_step", planted)
     outcome = command("train.py", *SMALL_FIT, "--exp_name", "sick")
@@ -394,7 +394,7 @@ def test_a_block_of_a_gaussian_pyramid_that_diverges_at_once_keeps_the_base(comm
         step(module, visit, index)
         if module.spec.index == 0 and visit.epochs.start == 0:
             with torch.no_grad():
-                module.twin.weight[0][3] = torch.nan
+                module.twin.groups[0].weight[0][3] = torch.nan
 
     monkeypatch.setattr(LevelModule, "training_step", planted)
     assert command("train.py", *SMALL_FIT, "--pyr", "gaussian", "--num_epochs", 40).status == 0

@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,7 @@ def test_parts_and_mapping_follow_the_budget():
         n_channels=3,
         patch_size=(32, 32),
         per_block=[826, 826],
+        most_parameters=826 * (16384 + 4096),
         store_bytes=3 * 4096**2 * 3 // 2,
         decode_bytes=0,
         value_bytes=1,
@@ -92,13 +94,17 @@ def test_parts_and_mapping_follow_the_budget():
     assert large.blocks == [16384, 4096]
     assert small.max_blocks < large.max_blocks == 16384, "no more points than 16 million at once"
     assert small.host < large.host
+    of_smaller = plan_memory(replace(demand, most_parameters=10**6), budget=2**34, **common)
+    assert of_smaller.host < large.host
+    assert of_smaller.parameters == [10**6, 10**6]
+    assert of_smaller.most_parameters == 10**6
     on_device = plan_memory(demand, budget=2**34, **common | {"device_budget": 2**28})
     assert 0 < on_device.device < 2**29
     assert on_device.max_blocks < 16384
 
 
 def test_processes_share_what_is_mapped_and_no_more(monkeypatch):
-    plan = Plan([(8, 8)], [1], [9], False, 0, 1, n_local=100, host=600, shared=200, launcher=150, device=0)
+    plan = Plan([(8, 8)], [1], [9], 9, False, 0, 1, n_local=100, host=600, shared=200, launcher=150, device=0)
     assert plan.all == 200 + 100 * 400 + 150
     monkeypatch.setattr("training.plan.used_memory", lambda: 350)
     monkeypatch.setattr("training.plan.shared_memory", lambda: 200)

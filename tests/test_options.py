@@ -73,7 +73,8 @@ def test_an_option_of_the_method_alone_means_the_seeds(option):
 
 def test_a_quality_means_the_best_method_whatever_else_is_given():
     options = parse_options(["--path", "x.png", "--quality", "draft", "--n_hidden", "7"])
-    assert (options.preset, options.n_hidden, options.n_freq) == ("best", 7, 6)
+    assert (options.preset, options.n_hidden) == ("best", [7])
+    assert options.n_freq == PRESETS["best"]["image"]["n_freq"]
     with pytest.raises(InputError, match="--quality high: --preset seed has none; leave one of them out"):
         parse_options(["--path", "x.png", "--quality", "high", "--preset", "seed"])
 
@@ -125,7 +126,7 @@ def test_the_seeds_commands_leave_the_files_of_all_its_settings_in_words(command
 def test_what_is_given_decides_what_follows():
     size = (512, 512)
     given = ["--path", "x.png", "--preset", "best"]
-    assert settle(parse_options([*given, "--n_scales", "2"]), size).num_epochs == [50, 200]
+    assert settle(parse_options([*given, "--n_scales", "2", "--quality", "draft"]), size).num_epochs == [10, 20]
     five = settle(parse_options([*given, "--num_epochs", "1", "2", "3", "4", "5"]), size)
     assert (five.n_scales, five.num_epochs) == (5, [1, 2, 3, 4, 5])
     with pytest.raises(InputError, match="--n_scales 9: a signal of 100x20 has at most 8 levels"):
@@ -204,7 +205,7 @@ def test_the_chosen_method_is_told_in_one_line(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["--path", ASTRONAUT, "--input_size", 64]
     assert command("train.py", *small, "--dry_run").out.splitlines()[0] == (
-        "method: best, quality normal, 1 level of 200 epochs (--quality, --n_scales and --num_epochs change it)"
+        "method: best, quality normal, 1 level of 100 epochs (--quality, --n_scales and --num_epochs change it)"
     )
     seed = command("train.py", *SMALL_FIT, "--dry_run").out.splitlines()[0]
     assert seed == "method: seed, MINER_pl's (--preset best fits better)"

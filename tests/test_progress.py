@@ -80,7 +80,7 @@ def clock(monkeypatch):
 
 
 def spec(index: int, n_epochs: int) -> SimpleNamespace:
-    return SimpleNamespace(index=index, n_epochs=n_epochs, patch_size=(32, 32))
+    return SimpleNamespace(index=index, n_epochs=n_epochs, patch_size=(32, 32), is_whole=True)
 
 
 def train(shown: Display, clock: SimpleNamespace, level: SimpleNamespace, n_blocks: int, seconds: float) -> None:

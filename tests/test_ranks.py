@@ -209,13 +209,17 @@ def test_bad_input_is_told_once(tmp_path):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_merging_undoes_splitting(size):
+@pytest.mark.parametrize("group", [[0] * 10, [1, 0, 0, 1, 1, 0, 1, 1, 0, 1]], ids=["one_group", "two_groups"])
+def test_merging_undoes_splitting(size, group):
     """Ten blocks of which some train, some ahead of others."""
-    survivors = torch.tensor([0, 2, 3, 5, 9])
+    survivors, group = torch.tensor([0, 2, 3, 5, 9]), torch.tensor(group, dtype=torch.int8)
+    of_blocks = [int((group == number).sum()) for number in group.unique()]
+    of_survivors = [int((group[survivors] == number).sum()) for number in group.unique()]
     state = PartState(
-        network={"weight.0": torch.rand(10, 2, 3)},
-        twin={"weight.0": torch.rand(5, 2, 3)},
-        moments=[[torch.rand(5, 2, 3), torch.rand(5, 2, 3)]],
+        group=group,
+        network=[{"weight.0": torch.rand(n, 2, 3)} for n in of_blocks],
+        twin=[{"weight.0": torch.rand(n, 2, 3)} for n in of_survivors],
+        moments=[[[torch.rand(n, 2, 3), torch.rand(n, 2, 3)]] for n in of_survivors],
         survivors=survivors,
         epochs_done=torch.tensor([7, 4, 7, 4, 4]),
         block_sums=torch.rand(10, 2),
@@ -231,9 +235,13 @@ def test_merging_undoes_splitting(size):
     assert (merged.block_epochs, merged.n_diverged, merged.n_epochs_done) == (1, 1, 4)
     order = merged.survivors.argsort()
     assert torch.equal(merged.survivors[order], survivors)
-    assert torch.equal(merged.network["weight.0"], state.network["weight.0"])
-    assert torch.equal(merged.twin["weight.0"][order], state.twin["weight.0"])
-    assert torch.equal(merged.moments[0][1][order], state.moments[0][1])
+    assert torch.equal(merged.group, group)
+    for number in group.unique():
+        mine = (merged.group[merged.survivors] == number).nonzero().squeeze(1)
+        order_of_group = merged.survivors[mine].argsort()
+        assert torch.equal(merged.network[number]["weight.0"], state.network[number]["weight.0"])
+        assert torch.equal(merged.twin[number]["weight.0"][order_of_group], state.twin[number]["weight.0"])
+        assert torch.equal(merged.moments[number][0][1][order_of_group], state.moments[number][0][1])
     assert torch.equal(merged.epochs_done[order], state.epochs_done)
     assert torch.equal(merged.block_sums, state.block_sums)
     assert torch.equal(merged.silent, state.silent)

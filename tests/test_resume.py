@@ -464,8 +464,11 @@ PART = "part000000000000.ckpt"
         (PART, ["sums"], torch.zeros(3, 2)),
         (PART, ["silent"], None),
         (PART, ["epochs"], "many"),
-        (PART, ["network", "bias.0"], torch.zeros(20, 1, 3)),
-        (PART, ["network"], {}),
+        (PART, ["networks", 0, "bias.0"], torch.zeros(20, 1, 3)),
+        (PART, ["networks"], []),
+        (PART, ["networks"], [{}]),
+        (PART, ["group"], None),
+        (PART, ["group"], torch.ones(20, dtype=torch.int8)),
     ],
 )
 def test_a_record_that_was_tampered_with_is_told_in_one_line(

@@ -155,11 +155,13 @@ def test_steps_follow_from_the_epochs_of_each_level():
     options = parse_options(["--path", "x.png", "--preset", "best", "--num_epochs", "20", "40", "41", "200"])
     specs = specify_levels(settle(options, (1000, 1000)), 2, 3)[::-1]
     assert [spec.batch_size for spec in specs] == [64, 64, 128, 128]
-    assert [spec.betas for spec in specs] == [(0.9, 0.95)] * 2 + [(0.9, 0.99)] * 2
+    short, long = (steps_for("image", "clipped", 1024, n_epochs)[1] for n_epochs in (20, 200))
+    assert short != long
+    assert [spec.betas for spec in specs] == [short] * 2 + [long] * 2
     assert [spec.starts_fitted for spec in specs] == [True, False, False, False]
     given = parse_options(["--path", "x.png", "--preset", "best", "--num_epochs", "5", "--batch_size", "100"])
     [*_, spec] = specify_levels(settle(given, (1000, 1000)), 2, 3)
-    assert (spec.batch_size, spec.betas, spec.starts_fitted) == (100, (0.9, 0.95), True)
+    assert (spec.batch_size, spec.betas, spec.starts_fitted) == (100, short, True)
 
 
 def test_the_seeds_steps_do_not_follow_from_the_epochs():

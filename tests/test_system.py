@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.networks import make_network
+from models.block_networks import BlockNetworks
 from models.shape import NetworkShape
 from training.datamodule import Visit
 from training.launch import place
@@ -148,7 +148,11 @@ def test_losses_are_summed_where_double_precision_is_known(monkeypatch):
     losses = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     with pytest.raises(TypeError, match="float64"):
         losses.as_subclass(SinglePrecision).sum(1, dtype=torch.float64)
-    backend = SimpleNamespace(fit_points=lambda *_: losses.as_subclass(SinglePrecision))
+
+    class Backend:
+        prepare = staticmethod(lambda shape: None)
+        fit_points = staticmethod(lambda *_: losses.as_subclass(SinglePrecision))
+
     shape = NetworkShape(n_in=2, n_out=1, n_layers=2, n_hidden=3)
     spec = SimpleNamespace(
         index=0,
@@ -163,18 +167,17 @@ def test_losses_are_summed_where_double_precision_is_known(monkeypatch):
         is_even=False,
     )
     module = LevelModule(
-        make_network(2, shape),
+        BlockNetworks.make(torch.zeros(2, dtype=torch.int8), [shape]),
         torch.rand(4, 2),
         spec,
-        backend=backend,
+        backend=Backend,
         metric=psnr,
         block_sums=torch.zeros(2, 2),
         other_sums=torch.zeros(2),
         ranks=Ranks(),
         enough=Enough(None, None, Ranks()),
     )
-    monkeypatch.setattr(module, "optimizers", lambda use_pl_optimizer: optimizer)
-    optimizer = module.configure_optimizers()
+    module.trainer = SimpleNamespace(optimizers=module.configure_optimizers())
     module.training_step(Visit(slice(0, 2), range(2), torch.zeros(2, 4, 1)), 0)
     assert module.period_loss.tolist() == [3.0, 7.0]
 

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import torch
 import zarr
-from helpers import ROOT, write_picture
+from helpers import ROOT, one_group, write_picture
 
 from datasets.formats import tiff
 from datasets.writers import open_array, write_rows
@@ -182,7 +182,7 @@ def save_synthetic_fit(folder, size: tuple[int, ...], n_channels: int, patch: in
         network = make_network(int(active.sum()), shape)
         if index:
             network.bias[-1].data += torch.linspace(-3, 3, network.n_blocks)[:, None, None]
-        level = Level(length, patch_size, None, index == 0, active, network)
+        level = Level(length, patch_size, None, index == 0, one_group(active), (network,))
         save_level(level_path(folder, index), {"run": run, "level": index, "options": {}} | level.record())
 
 

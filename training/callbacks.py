@@ -95,7 +95,7 @@ class LevelImages(Callback):
     more. A volume is shown by its middle slice across z, with y pointing up.
 
     Inputs
-        level: whose network is the one that the module trains
+        level: whose networks are those that the module trains
         blocks: (n_blocks,) indices in the grid of the module's blocks
         target: of the level
         b_chunks: blocks evaluated at once, at most
@@ -117,14 +117,14 @@ class LevelImages(Callback):
         level, base, fill = self.level, self.base.to(module.device), self.fill
         fill = None if fill is None else fill.to(module.device)
         image = refine(level, base, self.window, 1, self.b_chunks, module.backend, fill)
-        training = torch.zeros_like(level.active)
+        training = torch.zeros_like(level.group, dtype=torch.bool)
         training[self.blocks[module.survivors.cpu()]] = True
         training = training.view(level.active_grid.shape)
         if self.band is not None:
             image, base, training = image[:, 0], base[:, 0], training[self.band]
         colours = n_colours(len(image))
         image, base = thumbnail(image[:colours]), thumbnail(base[:colours])
-        largest = level.network.amplitude.max().item()
+        largest = max(network.amplitude.max().item() for network in level.networks if network.n_blocks)
         figures = {
             "image": image,
             "laplacian": signed(image - base, largest),

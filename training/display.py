@@ -140,7 +140,8 @@ class Display:
         if standing is None:
             text = "no block is trained" if self.n_active else "no block is active"
         else:
-            text = f"{self.metric.brief.format(standing.quality)}, {more}"
+            # of a level that leaves detail to finer ones the quality says nothing
+            text = f"{self.metric.brief.format(standing.quality)}, {more}" if self.spec.is_whole else more
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update(standing.level_epoch - self.bar.n)

@@ -31,7 +31,7 @@ class Job:
     plan: how levels are kept, and how many blocks a process trains at once
     curves: for TensorBoard; None in all processes but the first
     display: of the progress
-    b_chunks, save_every, log_image, quiet: the options
+    n_parameters, b_chunks, save_every, log_image, quiet: the options
     """
 
     specs: list[LevelSpec]
@@ -45,6 +45,7 @@ class Job:
     plan: Plan
     curves: "Curves | None"
     display: Display
+    n_parameters: int | None
     b_chunks: int
     save_every: float
     log_image: bool

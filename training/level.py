@@ -16,7 +16,9 @@ from datasets.targets import LevelTarget, Survey
 from models.block_network import BlockNetwork
 from models.level import Level, refine
 from models.networks import make_network
+from models.ops import prepare_all
 from models.shape import NetworkShape
+from training.allocation import group_blocks
 from training.job import Job
 from training.part import Part, fit_part
 from training.run import JOINING, Run, span_of
@@ -37,18 +39,21 @@ def fit_levels(job: Job, signals: list[Raster]) -> dict[str, Any]:
         levels, what became of each, and seconds, for the report
     """
     start, reports, coarse, level = time.perf_counter(), [], None, None
+    groups = group_blocks(job, signals)
     for spec in reversed(job.specs):
         target = LevelTarget(signals[spec.index], coarse, spec.patch_size, spec.residual, spec.fill, spec.is_clipped)
         if spec.index not in job.run.done:
-            fit_level(job, spec, target, level, reports)
+            fit_level(job, spec, target, groups[spec.index], level, reports)
             if job.stop():
                 raise Interrupted
         level, report = read_level(job, spec, target)
         reports.append(report)
         if spec.index > 0:
-            level.network.to(job.device)
+            for network in level.networks:
+                network.to(job.device)
             coarse, quality = reconstruct(job, level, target, spec.index)
-            reports[-1][job.metric.name] = quality if math.isfinite(quality) else None
+            if spec.is_whole:
+                reports[-1][job.metric.name] = quality if math.isfinite(quality) else None
     return {"levels": reports[::-1], "seconds": {"fit": time.perf_counter() - start}}
 
 
@@ -73,11 +78,18 @@ def read_level(job: Job, spec: LevelSpec, target: LevelTarget) -> tuple[Level, d
 
 
 def fit_level(
-    job: Job, spec: LevelSpec, target: LevelTarget, coarser: Level | None, before: list[dict[str, Any]]
+    job: Job,
+    spec: LevelSpec,
+    target: LevelTarget,
+    group: Tensor | None,
+    coarser: Level | None,
+    before: list[dict[str, Any]],
 ) -> None:
     """Train the networks of a level, one part of its blocks after another, and write its checkpoint.
 
     Inputs
+        group: (n_grid,) int8, the group of the network of each block, -1 for none; None where all are of one group, and
+            whether a block has one follows from its error without it
         coarser: the next coarser level, whose networks may be shared
         before: the report of each coarser level
     Errors
@@ -85,9 +97,12 @@ def fit_level(
     """
     run, ranks = job.run, job.ranks
     survey = survey_level(job, spec, target)
-    active = survey.active.nonzero().squeeze(1)
+    if group is None:
+        group = survey.active.to(torch.int8) - 1
+    active = (group >= 0).nonzero().squeeze(1)
+    prepare_all(job.backend, [spec.shapes[number] for number in group[active].unique().tolist()])
     sums = survey.base_sums.double()
-    parts, first = finished_parts(run, spec, len(active)), 0
+    parts, first = finished_parts(run, spec, group[active]), 0
     for part in parts:
         span = span_of(part)
         sums[active[span.start : span.stop]] = part["sums"].double()
@@ -100,7 +115,8 @@ def fit_level(
                 span = span_of_state(run, first, len(active))
             blocks = active[span.start : span.stop]
             other_sums = sums.sum(0) - sums[blocks].sum(0)
-            outcome = fit_part(job, spec, target, coarser, survey, Part(span, blocks, other_sums, len(active)))
+            part = Part(span, blocks, group[blocks], other_sums, len(active))
+            outcome = fit_part(job, spec, target, coarser, survey, part)
             first = span.stop
             if ranks.is_first:
                 parts.append(outcome)
@@ -112,10 +128,10 @@ def fit_level(
             if first < len(active) and job.stop():
                 raise Interrupted
     complete = complete and first == len(active)
-    survey.active[active[first:]] = False
+    group[active[first:]] = -1
     refuse_divergence(job, before, len(active), ranks.share(sum(part["diverged"] for part in parts)))
     if ranks.is_first:
-        write_level(run, spec, target, survey.active, parts, complete)
+        write_level(run, spec, target, group, parts, complete)
     ranks.share()  # the checkpoint is there
 
 
@@ -128,9 +144,11 @@ def span_of_state(run: Run, first: int, n_active: int) -> range:
     return span
 
 
-def finished_parts(run: Run, spec: LevelSpec, n_active: int) -> list[dict[str, Any]]:
+def finished_parts(run: Run, spec: LevelSpec, group: Tensor) -> list[dict[str, Any]]:
     """The parts of a level that are done, as `fit_part` has returned them.
 
+    Inputs
+        group: (n_active,) int8, the group of each active block
     Errors
         InputError for a file that holds something else
     """
@@ -138,13 +156,19 @@ def finished_parts(run: Run, spec: LevelSpec, n_active: int) -> list[dict[str, A
     parts = [load_part(path) for path in paths]
     for path, part in zip(paths, parts, strict=True):
         try:
-            n_blocks = len(span_of(part))
-            with torch.device("meta"):
-                network = make_network(n_blocks, spec.shape)
-            network.load_state_dict(part["network"], assign=True)
+            span = span_of(part)
+            n_blocks = len(span)
+            if "network" in part:  # written when there was only one group
+                part |= {"networks": [part.pop("network")], "group": torch.zeros(n_blocks, dtype=torch.int8)}
+            for number, (shape, tensors) in enumerate(zip(spec.shapes, part["networks"], strict=True)):
+                with torch.device("meta"):
+                    network = make_network(int((part["group"] == number).sum()), shape)
+                network.load_state_dict(tensors, assign=True)
             sizes = tuple(part["sums"].shape), tuple(part["silent"].shape), part["silent"].dtype
-            if span_of(part).stop > n_active or sizes != ((n_blocks, 2), (n_blocks,), torch.bool):
-                raise ValueError(f"{n_blocks} of {n_active} blocks, {sizes}")
+            if not torch.equal(part["group"], group[span.start : span.stop]):
+                raise ValueError("blocks of other groups")
+            if span.stop > len(group) or sizes != ((n_blocks, 2), (n_blocks,), torch.bool):
+                raise ValueError(f"{n_blocks} of {len(group)} blocks, {sizes}")
             if not all(type(part[name]) is int for name in ("epochs", "block_epochs", "diverged")):
                 raise TypeError("counts that are not whole numbers")
         except Exception as error:  # whatever a record that was tampered with leads to
@@ -177,23 +201,24 @@ def refuse_divergence(job: Job, before: list[dict[str, Any]], n_active: int, n_d
 
 
 def write_level(
-    run: Run, spec: LevelSpec, target: LevelTarget, active: Tensor, parts: list[dict[str, Any]], complete: bool
+    run: Run, spec: LevelSpec, target: LevelTarget, group: Tensor, parts: list[dict[str, Any]], complete: bool
 ) -> None:
     """Join the parts of a level and write its checkpoint.
 
     Inputs
-        active: (n_grid,) bool, which blocks have been trained
+        group: (n_grid,) int8, the group of each block that has been trained, -1 for the others
         complete: nothing is left to train
     """
     # what cannot be deleted then is left to the next run: the first error is the one to tell
     with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=JOINING, ignore_cleanup_errors=True) as folder:
-        network = join_networks(parts, spec.shape, Path(folder))
-        silent = torch.cat([part["silent"] for part in parts]) if parts else torch.zeros(0, dtype=torch.bool)
-        if target.coarse is not None and not spec.residual and silent.any():
-            # a network that predicts nothing is no residual here, but grey in place of the base
-            network, active = network.select((~silent).nonzero().squeeze(1)), active.clone()
-            active[active.nonzero().squeeze(1)[silent]] = False
-        level = spec.level(target.signal.size, active, network)
+        networks = [join_networks(parts, *of_group, Path(folder)) for of_group in enumerate(spec.shapes)]
+        if target.coarse is not None and not spec.residual and parts:
+            group, networks = without_silent(group, networks, torch.cat([part["silent"] for part in parts]))
+        # a group without blocks has nothing to say, but one group is always there
+        kept = [number for number, network in enumerate(networks) if network.n_blocks] or [0]
+        numbers = torch.full((len(networks) + 1,), -1, dtype=torch.int8)
+        numbers[kept] = torch.arange(len(kept), dtype=torch.int8)
+        level = spec.level(target.signal.size, numbers[group.long()], tuple(networks[number] for number in kept))
         outcome = {
             "epochs": max((part["epochs"] for part in parts), default=0),
             "block_epochs": sum(part["block_epochs"] for part in parts),
@@ -202,19 +227,36 @@ def write_level(
         run.save_level(spec.index, level, outcome, not complete)
 
 
-def join_networks(parts: list[dict[str, Any]], shape: NetworkShape, folder: Path) -> BlockNetwork:
-    """The networks of a level from those of its parts: of several, in files of a folder, since memory may be short."""
-    network = make_network(0, shape)
-    if len(parts) == 1:
-        tensors = parts[0]["network"]
-    elif parts:
-        tensors = {
-            name: _join([part["network"][name] for part in parts], folder / name) for name in network.state_dict()
-        }
-    else:
-        return network
+def without_silent(group: Tensor, networks: list[BlockNetwork], silent: Tensor) -> tuple[Tensor, list[BlockNetwork]]:
+    """A level without the networks that predict nothing, which is no residual here, but grey in place of the base.
+
+    Inputs
+        silent: (n_active,) bool, which networks these are, in the order of their blocks
+    """
+    speaks, of_active = ~silent, group[group >= 0]
+    networks = [
+        network.select(speaks[of_active == number].nonzero().squeeze(1)) for number, network in enumerate(networks)
+    ]
+    group = group.clone()
+    group[(group >= 0).nonzero().squeeze(1)[silent]] = -1
+    return group, networks
+
+
+def join_networks(parts: list[dict[str, Any]], number: int, shape: NetworkShape, folder: Path) -> BlockNetwork:
+    """The networks of a group from those of the parts: of several, in files of a folder, since memory may be short."""
+    tensors = [part["networks"][number] for part in parts]
+    n_blocks = sum(len(of_part["amplitude"]) for of_part in tensors)
+    if n_blocks == 0:
+        return make_network(0, shape)
     with torch.device("meta"):
-        network = make_network(len(tensors["amplitude"]), shape)
+        network = make_network(n_blocks, shape)
+    if len(parts) == 1:
+        [tensors] = tensors
+    else:
+        tensors = {
+            name: _join([of_part[name] for of_part in tensors], folder / f"{number}.{name}")
+            for name in network.state_dict()
+        }
     network.load_state_dict(tensors, assign=True)
     return network
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from models.block_network import BlockNetwork
+from models.block_networks import BlockNetworks, fit_points, make_optimizers, select_all
 from models.ops import Backend
-from models.ops.optimizers import make_optimizer, select_blocks, set_step
+from models.ops.optimizers import moments_of, set_step
 from models.starts import fit_last_layer
 from training.datamodule import Check, Visit
 from training.lightning import LightningModule
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class LevelModule(LightningModule):
     """Trains the networks of a part of one level's blocks, in one of the processes that share the part out.
 
-    `network` holds the networks of all blocks of the part. `twin` holds those that still train: the networks
-    `survivors` of it, in any order. One of Lightning's epochs is a *period*: the epochs between two validations. A
+    `networks` holds those of all blocks of the part. `twin` holds those that still train: the networks of the blocks
+    `survivors`, in any order. One of Lightning's epochs is a *period*: the epochs between two validations. A
     training batch is a *visit*, a validation batch a *check*.
 
     The first process logs, epoch by epoch: lr; loss, the mean square error of the blocks that train; and at every
@@ -36,7 +36,7 @@ class LevelModule(LightningModule):
     processes, spread_of_blocks, the difference between the largest and the smallest share of training blocks.
 
     Inputs
-        network: of the blocks, initialised
+        networks: of the blocks, initialised
         coords: (n_points, n_in) encoded coordinates of a block's points
         spec: of the level
         backend: trains and evaluates the networks
@@ -49,7 +49,7 @@ class LevelModule(LightningModule):
 
     def __init__(
         self,
-        network: BlockNetwork,
+        networks: BlockNetworks,
         coords: Tensor,
         spec: LevelSpec,
         *,
@@ -62,12 +62,13 @@ class LevelModule(LightningModule):
     ):
         super().__init__()
         self.automatic_optimization = False
-        self.network = network
-        self.twin = network.select(torch.arange(network.n_blocks))
+        n_blocks = networks.n_blocks
+        self.networks = networks
+        self.twin = networks.select(torch.arange(n_blocks))
         self.register_buffer("coords", coords)
-        self.register_buffer("survivors", torch.arange(network.n_blocks))
+        self.register_buffer("survivors", torch.arange(n_blocks))
         self.register_buffer("block_sums", block_sums)
-        self.register_buffer("silent", torch.zeros(network.n_blocks, dtype=torch.bool))
+        self.register_buffer("silent", torch.zeros(n_blocks, dtype=torch.bool))
         self.register_buffer("block_mse", torch.empty(0))  # of the twin's networks, at the last validation
         self.register_buffer("is_sound", torch.empty(0))  # whether their parameters were numbers then
         self.spec = spec
@@ -78,13 +79,13 @@ class LevelModule(LightningModule):
         self.enough = enough
         self.curves: LevelCurves | None = None  # of the level, in the first process
         self.n_epochs_done = 0
-        self.epochs_done = torch.zeros(network.n_blocks, dtype=torch.int64)
+        self.epochs_done = torch.zeros(n_blocks, dtype=torch.int64)
         self.period_loss = torch.zeros(len(self.period), dtype=torch.float64)
         self.n_diverged = 0
         self.block_epochs = 0
         self.n_training = 0  # in all processes
         self.ends_early = False  # since it is good enough, or its time is over
-        self.first_moments: list[list[Tensor]] | None = None  # of the twin, where training goes on
+        self.first_moments: list[list[list[Tensor]]] | None = None  # of the twin, where training goes on
         self.quality = math.nan  # of the level, at the last validation
 
     @property
@@ -98,9 +99,9 @@ class LevelModule(LightningModule):
         """Whether nothing is left to train for the blocks of this process."""
         return self.n_epochs_done >= self.spec.n_epochs or self.twin.n_blocks == 0
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        moments, self.first_moments = self.first_moments, None  # the optimizer's from here on
-        return make_optimizer(self.twin, self.spec.lr, moments, self.spec.optimizer, self.spec.betas)
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        moments, self.first_moments = self.first_moments, None  # the optimizers' from here on
+        return make_optimizers(self.twin, self.spec.lr, moments, self.spec.optimizer, self.spec.betas)
 
     def on_train_start(self) -> None:
         values = self._judge()
@@ -124,14 +125,17 @@ class LevelModule(LightningModule):
     def training_step(self, visit: Visit, _: int) -> None:
         if not len(visit.target):
             return
-        part, optimizer = select_blocks(self.twin, self.optimizers(use_pl_optimizer=False), visit.index)
-        set_step(optimizer, visit.epochs.start * -(-len(self.coords) // self.spec.batch_size))
+        part, optimizers = select_all(self.twin, self.trainer.optimizers, visit.index)
+        for optimizer in optimizers:
+            set_step(optimizer, visit.epochs.start * -(-len(self.coords) // self.spec.batch_size))
         order = self._order(visit.epochs).to(self.device)
         if self.spec.starts_fitted and visit.epochs.start == 0:
-            fit_last_layer(self.backend, part, self.coords, visit.target, order[0])
-        losses = self.backend.fit_points(
+            for network, _, where in part.of_groups():
+                fit_last_layer(self.backend, network, self.coords, visit.target[where], order[0])
+        losses = fit_points(
+            self.backend,
             part,
-            optimizer,
+            optimizers,
             self.coords,
             visit.target,
             order,
@@ -144,11 +148,12 @@ class LevelModule(LightningModule):
 
     def state(self) -> PartState:
         """All that training changes, between two visits."""
-        moments = self.optimizers(use_pl_optimizer=False).state
+        groups = zip(self.twin.groups, self.trainer.optimizers, strict=True)
         return PartState(
-            network=dict(self.network.state_dict()),
-            twin=dict(self.twin.state_dict()),
-            moments=[[moments[p][name] for name in ("exp_avg", "exp_avg_sq")] for p in self.twin.parameters()],
+            group=self.networks.group,
+            network=self.networks.tensors(),
+            twin=self.twin.tensors(),
+            moments=[moments_of(network, optimizer) for network, optimizer in groups],
             survivors=self.survivors,
             epochs_done=self.epochs_done,
             block_sums=self.block_sums,
@@ -161,14 +166,16 @@ class LevelModule(LightningModule):
 
     def load_state(self, state: PartState) -> None:
         """Take over a state, before the trainer starts; TypeError where it does not fit together."""
-        self.network.load_state_dict(state.network)
-        self.twin = self.network.select(state.survivors)
-        self.twin.load_state_dict(state.twin)
+        if not torch.equal(state.group, self.networks.group):
+            raise TypeError("blocks of other groups")
+        self.networks.load_tensors(state.network)
+        self.twin = self.networks.select(state.survivors)
+        self.twin.load_tensors(state.twin)
         self.first_moments = state.moments
         plain = ("survivors", "epochs_done", "block_sums", "silent")
         for name in (*plain, "n_epochs_done", "period_loss", "n_diverged", "block_epochs"):
             setattr(self, name, getattr(state, name))
-        n_blocks, n_training = self.network.n_blocks, self.twin.n_blocks
+        n_blocks, n_training = self.networks.n_blocks, self.twin.n_blocks
         shapes = {
             "block_sums": (n_blocks, 2),
             "silent": (n_blocks,),
@@ -178,9 +185,10 @@ class LevelModule(LightningModule):
         for name, shape in shapes.items():
             if tuple(getattr(self, name).shape) != shape:
                 raise TypeError(f"{name} {tuple(getattr(self, name).shape)}, and not {shape}")
-        for parameter, moments in zip(self.twin.parameters(), state.moments, strict=True):
-            if [moment.shape for moment in moments] != [parameter.shape] * 2:
-                raise TypeError(f"moments of a parameter {tuple(parameter.shape)}")
+        for network, of_group in zip(self.twin.groups, state.moments, strict=True):
+            for parameter, moments in zip(network.parameters(), of_group, strict=True):
+                if [moment.shape for moment in moments] != [parameter.shape] * 2:
+                    raise TypeError(f"moments of a parameter {tuple(parameter.shape)}")
         if not all(type(count) is int for count in (self.n_epochs_done, self.n_diverged, self.block_epochs)):
             raise TypeError("counts that are not whole numbers")
 
@@ -190,7 +198,7 @@ class LevelModule(LightningModule):
         self.block_epochs += self.twin.n_blocks * len(self.period)
 
     def validation_step(self, check: Check, _: int) -> None:
-        prediction = self.backend.predict(self.twin, check.index, self.coords)
+        prediction = self.twin.predict(self.backend, check.index, self.coords)
         reconstruction = (check.base + prediction if self.spec.residual else prediction).clamp(0, 1)
         error = misfit(prediction, check.wanted)
         mse = error.square().mean(dim=(1, 2)).masked_fill(~self.is_sound[check.index], math.nan)

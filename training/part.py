@@ -1,15 +1,17 @@
 """A part of a level: some of its blocks, which are trained together, each process its share of them."""
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from datasets.targets import LevelTarget, Survey
 from models.block_network import init_blocks_
+from models.block_networks import BlockNetworks
 from models.encoding import encode
 from models.level import Level
-from models.networks import make_network
 from models.sharing import share_weights_
 from models.starts import widen_
 from training.callbacks import LevelImages, PartProgress, StateSaver
@@ -18,7 +20,7 @@ from training.module import LevelModule
 from training.pruning import BlockPruning
 from training.run import Run
 from training.spec import LevelSpec
-from training.state import PartState, interleave
+from training.state import PartState, interleaving, join_groups
 from training.trainer import train
 from utils.blocks import block_coords
 from utils.checkpoint import state_path
@@ -32,12 +34,14 @@ class Part:
     """
     span: the part's blocks, as numbers among the active blocks of the level
     blocks: (n_blocks,) their ascending indices in the grid
+    group: (n_blocks,) int8, the group of the network of each
     other_sums: (2,) the metric's sums for all other blocks of the level
     n_active: active blocks of the level
     """
 
     span: range
     blocks: Tensor = field(repr=False)
+    group: Tensor = field(repr=False)
     other_sums: Tensor
     n_active: int
 
@@ -56,16 +60,17 @@ def fit_part(
         coarser: the next coarser level, whose networks may be shared
         survey: of the level
     Outputs
-        in the first process: network, a dict of tensors; sums, (n_blocks, 2) the metric's; silent, (n_blocks,) which
-        blocks predict nothing; epochs that they took; block_epochs, these summed over the blocks; diverged, how many
-        blocks did; complete, whether nothing is left to train. None in the others
+        in the first process: networks, the tensors of each group; group, (n_blocks,) that of each block; sums,
+        (n_blocks, 2) the metric's; silent, (n_blocks,) which blocks predict nothing; epochs that they took;
+        block_epochs, these summed over the blocks; diverged, how many blocks did; complete, whether nothing is left to
+        train. None in the others
     """
     release_memory()
     ranks = job.ranks
-    mine = part.blocks[ranks.rank :: ranks.size]
-    level = _untrained(spec, target, coarser, survey, mine)
+    mine, group = (values[ranks.rank :: ranks.size] for values in (part.blocks, part.group))
+    networks = _untrained(spec, target, coarser, survey, mine, group)
     module = LevelModule(
-        level.network,
+        networks,
         encode(block_coords(spec.patch_size), spec.frequencies),
         spec,
         backend=job.backend,
@@ -77,21 +82,30 @@ def fit_part(
     )
     _go_on(job.run, module)
     if ranks.max(not module.is_done):
-        _train(job, target, level, mine, module, part)
+        _train(job, target, mine, module, part)
     return _gather(ranks, module)
 
 
-def _untrained(spec: LevelSpec, target: LevelTarget, coarser: Level | None, survey: Survey, blocks: Tensor) -> Level:
-    """The level with the networks of some of its blocks as they are before training."""
-    network = make_network(len(blocks), spec.shape, spec.a)
-    init_blocks_(network, blocks, spec.seed, spec.index)
-    if spec.starts_fitted:
-        widen_(network, spec.frequencies)
-    network.amplitude.view(-1).copy_(survey.amplitude[blocks])
-    level = spec.level(target.signal.size, survey.active, network)
+def _untrained(
+    spec: LevelSpec, target: LevelTarget, coarser: Level | None, survey: Survey, blocks: Tensor, group: Tensor
+) -> BlockNetworks:
+    """The networks of some blocks as they are before training."""
+    networks = BlockNetworks.make(group, spec.shapes, spec.a)
+    for network, _, where in networks.of_groups():
+        init_blocks_(network, blocks[where], spec.seed, spec.index)
+        if spec.starts_fitted:
+            widen_(network, spec.frequencies)
+    networks.set_amplitude_(survey.amplitude[blocks])
     if coarser is not None and spec.weight_sharing != "none":
-        share_weights_(level, blocks, coarser, spec.weight_sharing)
-    return level
+        share_weights_(_level_of(spec, target, blocks, networks), blocks, coarser, spec.weight_sharing)
+    return networks
+
+
+def _level_of(spec: LevelSpec, target: LevelTarget, blocks: Tensor, networks: BlockNetworks) -> Level:
+    """The level, if these blocks alone have networks."""
+    group = torch.full((prod(target.grid),), -1, dtype=torch.int8)
+    group[blocks] = networks.group
+    return spec.level(target.signal.size, group, tuple(networks.groups))
 
 
 def _go_on(run: Run, module: LevelModule) -> None:
@@ -99,7 +113,7 @@ def _go_on(run: Run, module: LevelModule) -> None:
     if run.state is None:
         return
     try:
-        module.load_state(PartState(**run.state["state"]).split(module.ranks.rank, module.ranks.size))
+        module.load_state(PartState.from_record(run.state["state"]).split(module.ranks.rank, module.ranks.size))
     except Exception as error:  # whatever a record that was tampered with leads to
         path = state_path(run.ckpts)
         raise InputError(
@@ -108,7 +122,7 @@ def _go_on(run: Run, module: LevelModule) -> None:
     run.state = None
 
 
-def _train(job: Job, target: LevelTarget, level: Level, mine: Tensor, module: LevelModule, part: Part) -> None:
+def _train(job: Job, target: LevelTarget, mine: Tensor, module: LevelModule, part: Part) -> None:
     spec, ranks = module.spec, job.ranks
     callbacks = [
         BlockPruning(),
@@ -120,7 +134,8 @@ def _train(job: Job, target: LevelTarget, level: Level, mine: Tensor, module: Le
             spec.index, n_before, lambda epoch: int(part.level_epoch(epoch, spec.n_epochs)), module.n_epochs_done
         )
         callbacks.append(PartProgress(job.display, part))
-        if job.log_image and len(mine) == int(level.active.sum()):
+        if job.log_image and len(mine) == part.n_active:
+            level = _level_of(spec, target, mine, module.networks)
             callbacks.append(LevelImages(level, mine, target, job.b_chunks))
     share = ranks.share_of(len(part.blocks))  # consecutive ones need the least of the coarser level
     gathered = target.gather(part.blocks[share.start : share.stop])
@@ -131,7 +146,8 @@ def _gather(ranks: Ranks, module: LevelModule) -> dict[str, Any] | None:
     """What `fit_part` returns."""
     pieces = ranks.gather(
         {
-            "network": {name: tensor.cpu() for name, tensor in module.network.state_dict().items()},
+            "networks": [{name: tensor.cpu() for name, tensor in one.items()} for one in module.networks.tensors()],
+            "group": module.networks.group.cpu(),
             "sums": module.block_sums.cpu(),
             "silent": module.silent.cpu(),
             "block_epochs": module.block_epochs,
@@ -140,9 +156,12 @@ def _gather(ranks: Ranks, module: LevelModule) -> dict[str, Any] | None:
     )
     if pieces is None:
         return None
+    order = interleaving([len(piece["group"]) for piece in pieces])
+    group = torch.cat([piece["group"] for piece in pieces])
     return {
-        "network": {name: interleave([piece["network"][name] for piece in pieces]) for name in pieces[0]["network"]},
-        **{name: interleave([piece[name] for piece in pieces]) for name in ("sums", "silent")},
+        "networks": join_groups([piece["networks"] for piece in pieces], group, order),
+        "group": group[order],
+        **{name: torch.cat([piece[name] for piece in pieces])[order] for name in ("sums", "silent")},
         "epochs": module.n_epochs_done,
         **{name: sum(piece[name] for piece in pieces) for name in ("block_epochs", "diverged")},
         "complete": not module.ends_early or module.n_epochs_done >= module.spec.n_epochs or module.n_training == 0,

@@ -1,5 +1,6 @@
 """How a fit is laid out before it begins, and what it takes at most."""
 
+import math
 from dataclasses import dataclass
 from math import prod
 
@@ -35,6 +36,7 @@ class Plan:
 
     sizes: (h, w) or (d, h, w) of each level, the finest first
     blocks, parameters: of each level
+    most_parameters: of all levels; less than their sum where some networks are smaller than others
     is_mapped: levels lie in files, else in memory
     files: bytes of these
     max_blocks: trained at once by a process
@@ -48,6 +50,7 @@ class Plan:
     sizes: list[tuple[int, ...]]
     blocks: list[int]
     parameters: list[int]
+    most_parameters: int
     is_mapped: bool
     files: int
     max_blocks: int
@@ -92,7 +95,7 @@ class Plan:
         if self.files:
             amounts.append(f"{self.files / 2**30:.1f} GiB of mapped files")
         verdict = "fits this machine" if fits else "may not fit this machine"
-        counts = f"{sum(self.blocks):,} blocks, {sum(self.parameters):,} parameters"
+        counts = f"{sum(self.blocks):,} blocks, {self.most_parameters:,} parameters"
         return f"at most {counts}, {', '.join(amounts)}: {verdict}"
 
 
@@ -103,7 +106,8 @@ class Demand:
     sizes: (h, w) or (d, h, w) of each level, the finest first
     n_channels: of the signal
     patch_size: of a block
-    per_block: parameters of a block, of each level
+    per_block: parameters of a block, of each level, at most
+    most_parameters: of all blocks
     store_bytes: of all levels of the signal
     decode_bytes: while the signal is read, besides
     value_bytes: of a value of the signal at its finest level
@@ -114,6 +118,7 @@ class Demand:
     n_channels: int
     patch_size: tuple[int, ...]
     per_block: list[int]
+    most_parameters: int
     store_bytes: int
     decode_bytes: int
     value_bytes: int
@@ -127,7 +132,16 @@ class Demand:
     @property
     def parameters(self) -> list[int]:
         """Of each level."""
-        return [n_blocks * n for n_blocks, n in zip(self.blocks, self.per_block, strict=True)]
+        counts = [n_blocks * n for n_blocks, n in zip(self.blocks, self.per_block, strict=True)]
+        return [min(count, self.most_parameters) for count in counts]
+
+    @property
+    def usual_per_block(self) -> list[int]:
+        """Of each level, of many blocks together: where some have large networks, others have small ones."""
+        share = self.most_parameters / sum(
+            n_blocks * n for n_blocks, n in zip(self.blocks, self.per_block, strict=True)
+        )
+        return [math.ceil(n * min(1.0, share)) for n in self.per_block]
 
     @property
     def decoded(self) -> list[int]:
@@ -155,7 +169,7 @@ class Demand:
         store, decoded = (0, [0] * len(self.sizes)) if is_mapped else (self.store_bytes, self.decoded)
         networks = [4 * parameters for parameters in self.parameters]
         moments = [store + self.decode_bytes, store + sum(networks)]
-        for level, (n_blocks, per_block) in enumerate(zip(self.blocks, self.per_block, strict=True)):
+        for level, (n_blocks, per_block) in enumerate(zip(self.blocks, self.usual_per_block, strict=True)):
             coarser = sum(held[level + 1] for held in (decoded, networks) if level + 1 < len(held))
             n_trained = min(max_blocks, -(-n_blocks // n_processes))
             fit = n_trained * (self.target_bytes(self.value_bytes) + _COPIES_OF_NETWORK * 4 * per_block)
@@ -176,6 +190,7 @@ def plan_run(
     n_local: int,
     max_memory: float | None,
     max_blocks: int | None,
+    n_parameters: int | None,
 ) -> Plan:
     """The plan of a run, for each of its processes on this machine.
 
@@ -183,13 +198,20 @@ def plan_run(
         n_local: processes on this machine
         max_memory: GiB of memory for each of them; None for what is free
         max_blocks: trained at once by each of them; None for as many as fit
+        n_parameters: of all networks, where there are several to choose from; None for one a pixel
     """
-    networks = [make_network(1, spec.shape) for spec in specs]
+    networks = [make_network(1, spec.shapes[-1]) for spec in specs]  # of the most units
+    sizes, patch_size = [level_size(source.size, spec.index) for spec in specs], specs[0].patch_size
+    per_block = [network.n_parameters for network in networks]
+    most = sum(n * prod(grid_shape(size, patch_size)) for n, size in zip(per_block, sizes, strict=True))
+    if len(specs[0].shapes) > 1:
+        most = min(most, prod(source.size) if n_parameters is None else n_parameters)
     demand = Demand(
-        sizes=[level_size(source.size, spec.index) for spec in specs],
+        sizes=sizes,
         n_channels=source.n_channels,
-        patch_size=specs[0].patch_size,
-        per_block=[network.n_parameters for network in networks],
+        patch_size=patch_size,
+        per_block=per_block,
+        most_parameters=most,
         store_bytes=store_bytes(source, len(specs)),
         decode_bytes=source.decode_bytes,
         value_bytes=value_bytes(source),
@@ -237,7 +259,7 @@ def plan_memory(
     files = demand.store_bytes + sum(demand.decoded[1:2]) * 5 // 4
     is_mapped = files > budget / 8
     kept = demand.value_bytes if device_budget is None else 4
-    of_block = demand.target_bytes(kept) + _COPIES_OF_NETWORK * 4 * max(demand.per_block)
+    of_block = demand.target_bytes(kept) + _COPIES_OF_NETWORK * 4 * max(demand.usual_per_block)
     if max_blocks is None and device_budget is None:
         max_blocks = min(_MOST_POINTS // prod(demand.patch_size), budget // (2 * of_block))
     elif max_blocks is None:
@@ -250,6 +272,7 @@ def plan_memory(
         sizes=demand.sizes,
         blocks=demand.blocks,
         parameters=demand.parameters,
+        most_parameters=demand.most_parameters,
         is_mapped=is_mapped,
         files=files if is_mapped else 0,
         max_blocks=max_blocks,

@@ -111,8 +111,9 @@ def prepare(
     if options.devices > 1 and ranks.size == 1 and not options.dry_run:
         launch(options.devices, started)
     specs = specify_levels(options, task.n_dims, source.n_channels)
-    backend = choose_backend(options.backend, [spec.shape for spec in specs], device)
-    plan = ranks.share(plan_run(source, specs, backend, device, n_local, options.max_memory, options.max_blocks))
+    backend = choose_backend(options.backend, [spec.shapes[0] for spec in specs], device)
+    limits = options.max_memory, options.max_blocks, options.n_parameters
+    plan = ranks.share(plan_run(source, specs, backend, device, n_local, *limits))
     fits = plan.fits(1 if options.dry_run else n_local)
     fit = Fit(options, source, specs, backend, device, plan, fits, root, started)
     if ranks.is_first:
@@ -152,6 +153,7 @@ def train(fit: Fit, ranks: Ranks, stop: StopSignals) -> None:
         plan=fit.plan,
         curves=Curves(logs) if ranks.is_first else None,
         display=Display(fit.specs, fit.plan.blocks, task.metric, enough.deadline, options.quiet or not ranks.is_first),
+        n_parameters=options.n_parameters,
         b_chunks=options.b_chunks,
         save_every=options.save_every,
         log_image=options.log_image,

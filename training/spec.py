@@ -14,6 +14,7 @@ from models.level import Level
 from models.shape import NetworkShape
 from opt import epochs_of_level, per_axis
 from options.presets import ARCHITECTURES, RIDGE_EPOCHS, steps_for
+from utils.allocation import is_whole
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class LevelSpec:
     residual: networks predict the difference to the upsampled coarser level, else the signal itself
     fill: how blocks without a network show the coarser level, of `utils.pyramid.FILLS`
     frequencies: of the positional encoding, or None
-    shape: of the networks
+    shapes: of the networks, each of which has one of them; in the order of their units
     a: initial width of their activations
     weight_sharing: what networks start from: none, copy or inherit
     seed: key of the initial weights and of the order of points, together with the index
@@ -43,7 +44,7 @@ class LevelSpec:
     residual: bool
     fill: str
     frequencies: tuple[float, ...] | None
-    shape: NetworkShape
+    shapes: tuple[NetworkShape, ...]
     a: float
     weight_sharing: str
     starts_fitted: bool
@@ -59,9 +60,14 @@ class LevelSpec:
     loss_thr: float
     stop_loss: float
 
-    def level(self, size: tuple[int, ...], active: Tensor, network: BlockNetwork) -> Level:
-        """The level of this size whose active blocks (`Level.active`) have the networks."""
-        return Level(size, self.patch_size, self.frequencies, self.residual, active, network, self.fill)
+    @property
+    def is_whole(self) -> bool:
+        """Whether the level is a picture by itself (`utils.allocation`)."""
+        return len(self.shapes) == 1 or is_whole(self.index)
+
+    def level(self, size: tuple[int, ...], group: Tensor, networks: tuple[BlockNetwork, ...]) -> Level:
+        """The level of this size with networks of these shapes, group by group."""
+        return Level(size, self.patch_size, self.frequencies, self.residual, group, networks, self.fill, self.is_whole)
 
 
 def specify_levels(options: Namespace, n_dims: int, n_channels: int) -> list[LevelSpec]:
@@ -76,12 +82,15 @@ def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> Le
         encoding = frequencies(options.n_freq, options.frequencies)
         if options.weight_sharing == "inherit":
             encoding = nested(encoding, options.n_scales - 1 - index)
-    shape = NetworkShape(
-        n_in=encoded_width(n_dims, encoding),
-        n_out=n_channels,
-        n_layers=options.n_layers,
-        n_hidden=options.n_hidden,
-        **_architecture(options, residual),
+    shapes = tuple(
+        NetworkShape(
+            n_in=encoded_width(n_dims, encoding),
+            n_out=n_channels,
+            n_layers=options.n_layers,
+            n_hidden=n_hidden,
+            **_architecture(options, residual),
+        )
+        for n_hidden in options.n_hidden
     )
     patch_size, n_epochs = per_axis(options.patch_size, n_dims), epochs_of_level(options.num_epochs, index)
     batch_size, betas = steps_for(options.task, options.loss, prod(patch_size), n_epochs)
@@ -91,7 +100,7 @@ def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> Le
         residual=residual,
         fill=options.fill,
         frequencies=encoding,
-        shape=shape,
+        shapes=shapes,
         a=options.a,
         weight_sharing=options.weight_sharing,
         starts_fitted=options.start == "ridge" and options.weight_sharing == "none" and n_epochs <= RIDGE_EPOCHS,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import torch
 import trimesh
 from matplotlib import colors
 from matplotlib import pyplot as plt
@@ -60,6 +61,26 @@ def show_blocks(picture: Tensor, summary: list[dict[str, Any]]) -> Figure:
         for entry in summary
     }
     return show({"": picture}, columns=1, legend=legend)
+
+
+def show_units(picture: Tensor, units: Tensor) -> Figure:
+    """A picture, and beside it how many units the network of each block has.
+
+    Inputs
+        picture: (c, h, w) in [0, 1]
+        units: (gh, gw), 0 where there is no network
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(_INCHES, _INCHES / 2), layout="constrained")
+    pixels = picture[:3].permute(1, 2, 0).cpu().numpy()
+    left.imshow(pixels if len(picture) >= 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
+    found = [int(number) for number in units.unique()]
+    places = torch.searchsorted(torch.tensor(found), units.contiguous())
+    shown = right.imshow(places, cmap=plt.get_cmap("magma", len(found)), vmin=-0.5, vmax=len(found) - 0.5)
+    bar = figure.colorbar(shown, ax=right, ticks=range(len(found)), label="units of a hidden layer", shrink=0.9)
+    bar.ax.set_yticklabels(found)
+    for axes in (left, right):
+        axes.axis("off")
+    return figure
 
 
 def show_parameters(summary: list[dict[str, Any]]) -> Figure:

@@ -1,7 +1,10 @@
 """Backends: how networks are trained and evaluated. The reference defines it; the others agree up to rounding."""
 
+import os
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Protocol
@@ -56,7 +59,7 @@ class Backend(Protocol):
 
 
 def choose_backend(wanted: str, shapes: Iterable[NetworkShape], device: str | torch.device) -> Backend:
-    """The backend for networks of some shapes on a device.
+    """The backend for networks of some shapes on a device: fused if it has a kernel for the narrowest of them.
 
     Inputs
         wanted: reference, fused, or auto: fused where possible, else the reference, with a note that says why
@@ -70,13 +73,38 @@ def choose_backend(wanted: str, shapes: Iterable[NetworkShape], device: str | to
         if kind not in _FUSED:
             raise KernelError(f"there is no kernel for {kind}")
         fused = import_module(_FUSED[kind])
-        for shape in shapes:
-            fused.prepare(shape)
+        shapes = sorted(dict.fromkeys(shapes), key=lambda shape: shape.n_hidden)
+        for least in shapes[:1]:
+            fused.prepare(least)
+        prepare_all(fused, shapes)
         return fused
     except (KernelError, ImportError) as error:
         if wanted == "fused":
             raise InputError(f"--backend fused: {error}; use --backend reference") from error
         _note(str(error))
+        return reference
+
+
+def prepare_all(backend: Backend, shapes: Iterable[NetworkShape]) -> None:
+    """Prepare for networks of some shapes, several at a time, since a compiler takes a second or more for each; what
+    fails is left to `serving`."""
+
+    def prepare(shape: NetworkShape) -> None:
+        with suppress(KernelError):
+            backend.prepare(shape)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(prepare, dict.fromkeys(shapes)))
+
+
+@lru_cache
+def serving(backend: Backend, shape: NetworkShape) -> Backend:
+    """A backend or, for networks that it cannot compute, such as wide ones on a GPU, the reference."""
+    try:
+        backend.prepare(shape)
+        return backend
+    except KernelError as error:
+        print(f"note: {shape.n_hidden} units are computed by the reference backend ({error})", file=sys.stderr)
         return reference
 
 

@@ -152,7 +152,7 @@ def _load(shape: NetworkShape) -> ctypes.CDLL:
     try:
         path = _cache() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"
         if not path.exists():
-            print(f"compiling the kernel for {shape} (once on this machine)", file=sys.stderr)
+            _say_compiling()
             _compile(flags, path)
     except OSError as error:
         raise KernelError(unwritable(error.filename or "the kernel", error)) from error
@@ -166,6 +166,12 @@ def _load(shape: NetworkShape) -> ctypes.CDLL:
     library.fit_last_layer.argtypes = [*[pointer] * 4, *[count] * 2, size]
     library.predict.argtypes = [*[pointer] * 4, *[count] * 3]
     return library
+
+
+@lru_cache
+def _say_compiling() -> None:
+    """Once, however many kernels there are."""
+    print("compiling the kernels of these networks (once on this machine)", file=sys.stderr)
 
 
 def _constants(shape: NetworkShape) -> list[str]:

@@ -98,6 +98,11 @@ def steps_taken(optimizer: Optimizer) -> int:
     return int(next(iter(optimizer.state.values()))["step"])
 
 
+def moments_of(network: nn.Module, optimizer: Optimizer) -> list[list[Tensor]]:
+    """The two moments of each parameter."""
+    return [[optimizer.state[one][name] for name in ("exp_avg", "exp_avg_sq")] for one in network.parameters()]
+
+
 def select_blocks(network: nn.Module, optimizer: Optimizer, index: Tensor | slice) -> tuple[nn.Module, Optimizer]:
     """The network and the optimizer of some blocks; parameters and moments follow their blocks.
 
