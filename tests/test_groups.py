@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from helpers import ROOT, checkpoints, is_one_line, start_training
@@ -289,3 +290,18 @@ def test_two_processes_with_few_blocks_at_once_leave_the_files_of_one_with_all(w
     _, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
     assert checkpoints(folder) == checkpoints(whole)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 2), (40, 40)])
+def test_no_fit_has_more_parameters_than_are_announced(command, tmp_path, monkeypatch, size):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "noise.png"
+    values = torch.randint(256, (*size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    cv2.imwrite(str(path), values.numpy())
+    done = command("train.py", "--path", path, "--preset", "best", "--num_epochs", 1, "--exp_name", "noise")
+    assert done.status == 0, done.error
+    most, found = (
+        int(re.search(pattern, done.out)[1].replace(",", ""))
+        for pattern in (r"blocks, ([\d,]+) parameters", r"ckpts/noise: ([\d,]+) parameters")
+    )
+    assert found <= most

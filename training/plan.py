@@ -205,7 +205,8 @@ def plan_run(
     per_block = [network.n_parameters for network in networks]
     most = sum(n * prod(grid_shape(size, patch_size)) for n, size in zip(per_block, sizes, strict=True))
     if len(specs[0].shapes) > 1:
-        most = min(most, prod(source.size) if n_parameters is None else n_parameters)
+        least = make_network(1, specs[-1].shapes[0]).n_parameters * prod(grid_shape(sizes[-1], patch_size))
+        most = min(most, max(prod(source.size), least) if n_parameters is None else n_parameters)
     demand = Demand(
         sizes=sizes,
         n_channels=source.n_channels,
