@@ -27,6 +27,7 @@ _COPIES_OF_NETWORK = 7  # itself, its twin and two moments, these three once mor
 _COPIES_OF_ACTIVATION, _COPIES_OF_INPUT = 8, 2  # that autograd keeps
 _COPIES_OF_LAYER = 3  # that an evaluation holds
 _COPIES_OF_STATE = 3 * 4  # of network, twin and moments: sent to the first process, received there, merged
+_HARDER = 1.25  # than the mean, the blocks that are trained at once may be
 _MOST_POINTS = 2**24  # of the blocks that are trained at once on a CPU: more would only take memory
 
 
@@ -138,10 +139,8 @@ class Demand:
     @property
     def usual_per_block(self) -> list[int]:
         """Of each level, of many blocks together: where some have large networks, others have small ones."""
-        share = self.most_parameters / sum(
-            n_blocks * n for n_blocks, n in zip(self.blocks, self.per_block, strict=True)
-        )
-        return [math.ceil(n * min(1.0, share)) for n in self.per_block]
+        pairs = zip(self.blocks, self.per_block, strict=True)
+        return [min(n, math.ceil(_HARDER * self.most_parameters / n_blocks)) for n_blocks, n in pairs]
 
     @property
     def decoded(self) -> list[int]:

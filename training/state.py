@@ -148,6 +148,8 @@ def join_groups(parts: Sequence[list[Any]], group: Tensor, order: Tensor) -> lis
         group: (n_blocks,) of the blocks of the processes, one process after another
         order: (n_blocks,) in which these are wanted
     """
+    if len(parts) == 1:
+        return parts[0]  # in order already, and a copy would take memory
     return _pick(_apply(lambda *tensors: torch.cat(tensors), *parts), group, order)
 
 
