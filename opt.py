@@ -77,9 +77,8 @@ def complete(defaults: dict[str, Any], given: dict[str, Any]) -> Namespace:
     options = Namespace(**defaults | method | given)
     if options.n_hidden is not None:
         options.n_hidden = sorted(set(options.n_hidden))
-    check_options(options)
-    if options.n_hidden is not None:
         check_networks(options)
+    check_options(options)
     if options.batch_size is not None:
         patch_size = per_axis(options.patch_size, TASKS[task].n_dims)
         n_points = math.prod(patch_size)

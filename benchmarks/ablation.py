@@ -41,6 +41,8 @@ N_VOXELS = 256
 
 Options = dict[str, Any]
 
+EXP = ("--exp_name", "exp", "--overwrite")
+
 SHORT = {  # a fiftieth, a tenth, a fifth and a half of the epochs
     "epochs 2 2 2 4": dict(num_epochs=[2, 2, 2, 4]),
     "epochs 5 5 5 20": dict(num_epochs=[5, 5, 5, 20]),
@@ -199,6 +201,14 @@ def call(program: Any, arguments: list[Any], place: Path) -> None:
         sys.argv = argv
 
 
+def as_arguments(options: Options) -> list[Any]:
+    """Options as one gives them to a command."""
+    arguments: list[Any] = []
+    for name, value in options.items():
+        arguments += [f"--{name}", *(value if isinstance(value, list | tuple) else [value])]
+    return arguments
+
+
 class Results:
     """Fits of variants to signals, each made once and kept in a file of one line of JSON a fit."""
 
@@ -212,10 +222,7 @@ class Results:
         """quality, parameters, points_trained and seconds"""
         key = json.dumps([variant, name, signal.get("input_size"), seed], sort_keys=True)
         if key not in self.done:
-            arguments: list[Any] = []
-            for option, value in (variant | signal | {"seed": seed}).items():
-                arguments += [f"--{option}", *(value if isinstance(value, list | tuple) else [value])]
-            call(train.cli, [*arguments, "--exp_name", "exp", "--overwrite"], self.place)
+            call(train.cli, [*as_arguments(variant | signal | {"seed": seed}), *EXP], self.place)
             metrics = json.loads((self.place / "ckpts" / "exp" / "metrics.json").read_text())
             kept = {name: metrics[name] for name in ("parameters", "points_trained")}
             quality = metrics.get("psnr", metrics.get("iou"))

@@ -19,14 +19,13 @@ from torch import Tensor
 
 import train
 from benchmarks import ablation
-from benchmarks.recipes import UNIFORM
+from benchmarks.recipes import PICTURE, UNIFORM
 from benchmarks.records import Printer, make_parser, parse_with_rest
 from datasets.sources import read_picture
 from models.miner import MINER
 from utils.blocks import gather_blocks, pad_to_blocks
 
 SIZES = {Path(name).name: size for name, size in ablation.PICTURES.items()}
-EPOCHS_OF_UNIFORM = [50, 50, 50, 200]
 BEST_PSNR = 60.0
 """Of a block: where errors are far below those of 8 bits, PSNR says nothing."""
 
@@ -46,14 +45,9 @@ class Fit:
 def fit(path: Path, options: dict[str, Any], rest: list[str]) -> Fit:
     """A picture fitted in a folder of its own."""
     size = SIZES.get(path.name)
-    options = dict(path=path.resolve(), preset="best", exp_name="exp", **options) | (
-        {"input_size": size} if size else {}
-    )
-    arguments: list[Any] = []
-    for name, value in options.items():
-        arguments += [f"--{name}", *(value if isinstance(value, list | tuple) else [value])]
+    options = dict(path=path.resolve(), preset="best", **options) | ({"input_size": size} if size else {})
     with tempfile.TemporaryDirectory() as place:
-        ablation.call(train.cli, [*arguments, *rest], Path(place))
+        ablation.call(train.cli, [*ablation.as_arguments(options), *ablation.EXP, *rest], Path(place))
         folder = Path(place) / "ckpts" / "exp"
         metrics = json.loads((folder / "metrics.json").read_text())
         model = MINER.load(folder)
@@ -94,7 +88,7 @@ def main() -> None:
     for path in options.pictures:
         fits = []
         if options.parameters is None:
-            fits.append(fit(path, UNIFORM | {"num_epochs": EPOCHS_OF_UNIFORM}, []))
+            fits.append(fit(path, UNIFORM | {"num_epochs": PICTURE["num_epochs"]}, []))
         most = options.parameters or fits[0].parameters
         fits.append(fit(path, {"n_parameters": most}, rest))
         rows.append(fits)

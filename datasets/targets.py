@@ -48,8 +48,6 @@ class LevelTarget:
 
     def base(self, window: Window) -> Tensor:
         """The upsampled coarser reconstruction in a window, (c, *[stop - start]); zero at the coarsest level."""
-        if self.coarse is None:
-            return torch.zeros(self.signal.n_channels, *size_of(window))
         return self._upsampled(window, SMOOTH)
 
     def filled(self, window: Window) -> Tensor | None:
@@ -57,6 +55,8 @@ class LevelTarget:
         return None if self.coarse is None or self.fill == SMOOTH else self._upsampled(window, self.fill)
 
     def _upsampled(self, window: Window, fill: str) -> Tensor:
+        if self.coarse is None:
+            return torch.zeros(self.signal.n_channels, *size_of(window))
         return resample_window(self.coarse.read, self.coarse.size, upsampling(fill, 2), window)
 
     def wanted(self, signal: Tensor, base: Tensor) -> Tensor:
@@ -74,7 +74,8 @@ class LevelTarget:
         n_blocks = len(bands) * prod(self.grid[1:])
         # filled in place: small results between large temporary ones would keep the memory of these from the system
         mean_square, amplitude, base_sums = torch.empty(n_blocks), torch.empty(n_blocks), torch.empty(n_blocks, 2)
-        for place, blocks, signal, base, fill in self._judged(bands):
+        for place, blocks, signal, shown in self._judged(bands, (SMOOTH, self.fill)):
+            base, fill = shown[SMOOTH], shown[self.fill]
             mean_square[place] = (signal - fill).flatten(1).square().mean(1)
             amplitude[place] = (signal - base).flatten(1).abs().amax(1)
             base_sums[place] = metric.sums(fill, signal, true_points(self.signal.size, self.patch_size, blocks))
@@ -91,25 +92,26 @@ class LevelTarget:
         """
         n_blocks = len(bands) * prod(self.grid[1:])
         left, missed = torch.empty(n_blocks, len(counts)), torch.empty(n_blocks)
-        for place, _, signal, _, fill in self._judged(bands):
+        for place, _, signal, shown in self._judged(bands, (self.fill,)):
             left[place] = cosine_errors(signal, self.patch_size, counts)
-            missed[place] = (signal - fill).double().flatten(1).square().mean(1).float()
+            missed[place] = (signal - shown[self.fill]).double().flatten(1).square().mean(1).float()
         return left, missed
 
-    def _judged(self, bands: range) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor]]:
+    def _judged(
+        self, bands: range, fills: tuple[str, ...]
+    ) -> Iterator[tuple[slice, Tensor, Tensor, dict[str, Tensor]]]:
         """The blocks of some bands, a few at a time: their place among these, their indices in the grid, and
-        (n_blocks, n_points, c) their signal, their base, and what they show without a network."""
+        (n_blocks, n_points, c) their signal, and the coarser level as each of these fills shows it."""
         first = bands.start * prod(self.grid[1:])
         at_once = max(1, _VALUES_AT_ONCE // (prod(self.patch_size) * self.signal.n_channels))
         for blocks, window in self._bands(bands):
-            signal, base = self._canvas(self.signal.part(window)), self._canvas(self.base(window))
-            filled = self.filled(window)
-            fill = base if filled is None else self._canvas(filled)
+            signal = self._canvas(self.signal.part(window))
+            canvases = {fill: self._canvas(self._upsampled(window, fill)) for fill in dict.fromkeys(fills)}
             for some in torch.arange(len(blocks)).split(at_once):
-                base_blocks, fill_blocks = (gather_blocks(canvas, self.patch_size, some) for canvas in (base, fill))
+                shown = {fill: gather_blocks(canvas, self.patch_size, some) for fill, canvas in canvases.items()}
                 signal_blocks = as_values(gather_blocks(signal, self.patch_size, some), self.signal.unit)
                 place = slice(blocks[some[0]] - first, blocks[some[-1]] - first + 1)
-                yield place, some + blocks[0], signal_blocks, base_blocks, fill_blocks
+                yield place, some + blocks[0], signal_blocks, shown
 
     def gather(self, blocks: Tensor) -> "BlockTarget":
         """The target of some blocks, copied.

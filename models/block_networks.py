@@ -85,10 +85,9 @@ class BlockNetworks(nn.Module):
 
     def predict(self, backend: Backend, index: Tensor | slice, coords: Tensor) -> Tensor:
         """(n_index, n_points, n_out) of some blocks at encoded coordinates (n_points, n_in), as backends predict."""
-        if len(self.groups) == 1:
-            return serving(backend, self.groups[0].shape).predict(self.groups[0], index, coords)
         found = self.of_groups(index)
-        found = [one for one in found if len(one[2])] or found[:1]
+        if len(found) > 1:
+            found = [one for one in found if len(one[2])] or found[:1]
         parts = [serving(backend, network.shape).predict(network, local, coords) for network, local, _ in found]
         return _placed(parts, [where for _, _, where in found])
 
@@ -113,9 +112,9 @@ def _placed(parts: list[Tensor], where: list[Tensor | slice]) -> Tensor:
 
 
 def places(group: Tensor) -> Tensor:
-    """(n_blocks,) the number of each block within its group, from the group of each, which is at least 0."""
-    place = torch.empty_like(group, dtype=torch.int64)
-    for number in group.unique().tolist():
+    """(n_blocks,) the number of each block within its group, from the group of each; -1 where that is none, below 0."""
+    place = torch.full_like(group, -1, dtype=torch.int64)
+    for number in group[group >= 0].unique().tolist():
         is_mine = group == number
         place[is_mine] = torch.arange(int(is_mine.sum()), device=group.device)
     return place
@@ -153,13 +152,10 @@ def fit_points(
 ) -> Tensor:
     """Train every block for some epochs, in place, group by group, as `Backend.fit_points` does: (n_epochs, n_blocks)
     losses."""
-    if len(networks.groups) == 1:
-        [network], [optimizer] = networks.groups, optimizers
-        fit = serving(backend, network.shape).fit_points
-        return fit(network, optimizer, coords, target, order, batch_size, lr)
-    losses = target.new_empty(len(order), networks.n_blocks)
+    losses, places_of = [], []
     for (network, _, where), optimizer in zip(networks.of_groups(), optimizers, strict=True):
         if network.n_blocks:
             fit = serving(backend, network.shape).fit_points
-            losses[:, where] = fit(network, optimizer, coords, target[where], order, batch_size, lr)
-    return losses
+            losses.append(fit(network, optimizer, coords, target[where], order, batch_size, lr).T)
+            places_of.append(where)
+    return _placed(losses, places_of).T

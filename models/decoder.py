@@ -94,10 +94,10 @@ class Decoder:
             return None if between == "networks" else (level, BETWEEN[between](scale))
         while not self.levels[level].is_whole and level - 1 in self.levels:
             level, scale = level - 1, scale / 2
-        for coarser, one in sorted(self.levels.items()):
-            step = Fraction(2) ** (coarser - level)
-            if step > 1 and one.is_whole and 2 * scale * step <= 1:  # two pixels a sample: their errors average out
-                return self._source(coarser, scale * step, between)
+        coarser = [index for index, one in self.levels.items() if index > level and one.is_whole]
+        for index in sorted(coarser, reverse=True):
+            if scale * 2 ** (index - level + 1) <= 1:  # two pixels a sample: their errors average out
+                return index, area_taps(scale * 2 ** (index - level))
         return None if scale == 1 else (level, area_taps(scale))
 
     def _resampled_rows(self, wanted: Window, reach: Window, taps: Taps, most: int) -> int:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from models.block_network import BlockNetwork
+from models.block_networks import places
 from models.encoding import encode, encoded_width
-from models.networks import make_network
+from models.networks import network_of
 from models.ops import Backend, reference, serving
 from models.ops.batching import blocks_at_once, points_at_once
 from models.shape import NetworkShape
@@ -55,10 +56,7 @@ class Level:
     @cached_property
     def network_grid(self) -> Tensor:
         """(*grid) index of the network of each block within its group, -1 for none"""
-        index = torch.full_like(self.group, -1, dtype=torch.int64)
-        for number, network in enumerate(self.networks):
-            index[self.group == number] = torch.arange(network.n_blocks, device=index.device)
-        return index.view(self.active_grid.shape)
+        return places(self.group).view(self.active_grid.shape)
 
     @property
     def n_parameters(self) -> int:
@@ -166,9 +164,7 @@ def _network_from_record(n_blocks: int, record: dict[str, Any], tensors: dict[st
     shape = NetworkShape.from_record(record)
     if shape.n_layers > len(tensors):
         raise TypeError(f"{len(tensors)} tensors of a network of {shape.n_layers} layers")
-    with torch.device("meta"):
-        network = make_network(n_blocks, shape)
-    network.load_state_dict(tensors, assign=True)
+    network = network_of(n_blocks, shape, tensors)
     if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
         raise TypeError("parameters that are not float32")
     return network

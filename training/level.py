@@ -15,7 +15,7 @@ from torch import Tensor
 from datasets.targets import LevelTarget, Survey
 from models.block_network import BlockNetwork
 from models.level import Level, refine
-from models.networks import make_network
+from models.networks import make_network, network_of
 from models.ops import prepare_all
 from models.shape import NetworkShape
 from training.allocation import group_blocks
@@ -161,9 +161,7 @@ def finished_parts(run: Run, spec: LevelSpec, group: Tensor) -> list[dict[str, A
             if "network" in part:  # written when there was only one group
                 part |= {"networks": [part.pop("network")], "group": torch.zeros(n_blocks, dtype=torch.int8)}
             for number, (shape, tensors) in enumerate(zip(spec.shapes, part["networks"], strict=True)):
-                with torch.device("meta"):
-                    network = make_network(int((part["group"] == number).sum()), shape)
-                network.load_state_dict(tensors, assign=True)
+                network_of(int((part["group"] == number).sum()), shape, tensors)
             sizes = tuple(part["sums"].shape), tuple(part["silent"].shape), part["silent"].dtype
             if not torch.equal(part["group"], group[span.start : span.stop]):
                 raise ValueError("blocks of other groups")
@@ -248,17 +246,10 @@ def join_networks(parts: list[dict[str, Any]], number: int, shape: NetworkShape,
     n_blocks = sum(len(of_part["amplitude"]) for of_part in tensors)
     if n_blocks == 0:
         return make_network(0, shape)
-    with torch.device("meta"):
-        network = make_network(n_blocks, shape)
     if len(parts) == 1:
-        [tensors] = tensors
-    else:
-        tensors = {
-            name: _join([of_part[name] for of_part in tensors], folder / f"{number}.{name}")
-            for name in network.state_dict()
-        }
-    network.load_state_dict(tensors, assign=True)
-    return network
+        return network_of(n_blocks, shape, tensors[0])
+    joined = {name: _join([of_part[name] for of_part in tensors], folder / f"{number}.{name}") for name in tensors[0]}
+    return network_of(n_blocks, shape, joined)
 
 
 def _join(tensors: list[Tensor], path: Path) -> Tensor:

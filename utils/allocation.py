@@ -149,7 +149,7 @@ def _judge(levels: list[LevelCosts], price: float, has_base: bool) -> tuple[list
             missed, covered = _to_children(missed, finer, level.grid), _to_children(cost, finer, level.grid)
             exists = _to_children(torch.ones(math.prod(finer), dtype=torch.bool), finer, level.grid)
             share = left[:, :, None] / exists.sum(1)[:, None, None]
-            each = torch.minimum(missed[:, None] + share, covered[:, None]) * exists[:, None]
+            each = torch.minimum(missed[:, None] + share, covered[:, None])  # 0 where there is no child
             own, choice = (each.sum(2) + price * level.parameters).min(1)
             split = covered.sum(1)
             is_split = (split < own) & (has_base or index + 1 < len(levels))

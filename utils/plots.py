@@ -10,6 +10,7 @@ import torch
 import trimesh
 from matplotlib import colors
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mpl_toolkits.mplot3d import Axes3D
@@ -43,13 +44,17 @@ def show(panels: dict[str, Tensor], columns: int, legend: dict[str, str] | None 
     for place in axes.flat:
         place.axis("off")
     for place, (title, picture) in zip(axes.flat, panels.items(), strict=False):
-        pixels = picture[:3].permute(1, 2, 0).cpu().numpy()
-        place.imshow(pixels if len(picture) >= 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
+        _draw_picture(place, picture)
         place.set_title(title, fontsize=10)
     if legend:
         handles = [Patch(color=colour, label=name) for name, colour in legend.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
+
+
+def _draw_picture(axes: Axes, picture: Tensor) -> None:
+    pixels = picture[:3].permute(1, 2, 0).cpu().numpy()
+    axes.imshow(pixels if len(picture) >= 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
 
 
 def show_blocks(picture: Tensor, summary: list[dict[str, Any]]) -> Figure:
@@ -71,8 +76,7 @@ def show_units(picture: Tensor, units: Tensor) -> Figure:
         units: (gh, gw), 0 where there is no network
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(_INCHES, _INCHES / 2), layout="constrained")
-    pixels = picture[:3].permute(1, 2, 0).cpu().numpy()
-    left.imshow(pixels if len(picture) >= 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
+    _draw_picture(left, picture)
     found = [int(number) for number in units.unique()]
     places = torch.searchsorted(torch.tensor(found), units.contiguous())
     shown = right.imshow(places, cmap=plt.get_cmap("magma", len(found)), vmin=-0.5, vmax=len(found) - 0.5)
