@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -103,6 +102,11 @@ def is_alive(number: int) -> bool:
     return Path(f"/proc/{number}").exists()
 
 
+def children(number: int) -> list[int]:
+    path = Path(f"/proc/{number}/task/{number}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
 def start_and_hit(folder: Path, arguments: list, n_processes: int, number: signal.Signals, victim: int | None) -> str:
     """Resume a run, send a signal to one of its processes, or the agent, once it has gone on; what the run says then.
 
@@ -111,10 +115,10 @@ def start_and_hit(folder: Path, arguments: list, n_processes: int, number: signa
     state = state_path(folder / "ckpts/small")
     before = state.stat().st_mtime_ns if state.exists() else 0
     process = start_training(folder, *arguments, "--devices", n_processes, "--resume")
+    wait_for(lambda: process.poll() is not None or len(children(process.pid)) == n_processes)
+    workers = children(process.pid)
     wait_for(lambda: process.poll() is not None or (state.exists() and state.stat().st_mtime_ns > before))
-    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout
-    workers = [int(worker) for worker in found.split()]
-    assert len(workers) == n_processes, "the run must be longer than what comes before its end"
+    assert process.poll() is None, "the run must be longer than what comes before its end"
     os.kill(process.pid if victim is None else workers[victim], number)
     _, error = process.communicate(timeout=60)
     wait_for(lambda: not any(map(is_alive, workers)))
@@ -127,7 +131,7 @@ def test_a_run_whose_processes_end_in_all_ways_ends_with_the_files_of_one_that_r
 ):
     monkeypatch.chdir(tmp_path)
     size = ["--input_size", 60, 45, "--max_blocks", 6, "--loss_thr", 0]
-    arguments = [*SMALL_FIT, *size, "--num_epochs", 60, 60, 1500, "--val_freq", 50]
+    arguments = [*SMALL_FIT, *size, "--num_epochs", 60, 60, 5000, "--val_freq", 50]
     assert command("train.py", *arguments).status == 0
     broken = tmp_path / "broken"
     resume = "progress saved; resume with: python .*train\\.py .*--resume"
