@@ -13,6 +13,7 @@ from helpers import KERNEL_CASES, KERNEL_OPTIMIZERS, ROOT, kernel_problem, rando
 from models.ops import _note, choose_backend, fused_cpu, reference
 from models.ops.optimizers import make_optimizer, select_blocks
 from models.shape import NetworkShape
+from utils import compiler
 from utils.errors import InputError
 from utils.rng import point_order
 
@@ -159,7 +160,9 @@ def test_older_processors_have_the_same_kernel(processor, monkeypatch):
 
 def test_the_kernel_compiles_for_arm(tmp_path):
     constants = fused_cpu._constants(KERNEL_CASES[0][3])
-    fused_cpu._compile(["-O1", "-c", "-target", "aarch64-linux-gnu", *constants], tmp_path / "kernel.o")
+    compiler.compile_source(
+        fused_cpu._SOURCE, ["-O1", "-c", "-target", "aarch64-linux-gnu", *constants], tmp_path / "kernel.o"
+    )
     assert (tmp_path / "kernel.o").stat().st_size
 
 
@@ -177,7 +180,7 @@ def test_large_phases_of_the_sine_are_taken_like_any_other():
 def test_without_the_compiler_auto_takes_the_reference_and_says_why(monkeypatch, capsys):
     shape = NetworkShape(n_in=2, n_out=1, n_layers=2, n_hidden=5, output="sine")
     fused_cpu._library.cache_clear()
-    monkeypatch.setattr(fused_cpu, "version", lambda _: (_ for _ in ()).throw(ImportError))
+    monkeypatch.setattr(compiler, "version", lambda _: (_ for _ in ()).throw(ImportError))
     assert choose_backend("auto", [shape], "cpu") is reference
     said = capsys.readouterr().err
     assert "ziglang" in said
@@ -201,11 +204,11 @@ def test_a_compiler_that_fails_is_asked_once_and_its_complaint_is_one_line(
 ):
     shape = NetworkShape(n_in=2, n_out=1, n_layers=2, n_hidden=5, output="sine")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(fused_cpu, "_processor", lambda: "any")
-    monkeypatch.setattr(fused_cpu.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr=printed))
+    monkeypatch.setattr(compiler, "_processor", lambda: "any")
+    monkeypatch.setattr(compiler.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr=printed))
     monkeypatch.setattr("models.ops._note", _note.__wrapped__)  # which prints a note once
     fused_cpu._library.cache_clear()
-    fused_cpu._say_compiling.cache_clear()
+    compiler._say_compiling.cache_clear()
     for _ in range(2):
         assert choose_backend("auto", [shape], "cpu") is reference
     fused_cpu._library.cache_clear()
@@ -218,7 +221,7 @@ def test_a_compiler_that_fails_is_asked_once_and_its_complaint_is_one_line(
 
 def test_without_a_place_for_kernels_auto_takes_the_reference(tmp_path, monkeypatch, capsys):
     shape = NetworkShape(n_in=2, n_out=1, n_layers=2, n_hidden=5, output="sine")
-    monkeypatch.setattr(fused_cpu, "_cache", lambda: tmp_path / "nowhere")
+    monkeypatch.setattr(compiler, "_cache", lambda: tmp_path / "nowhere")
     fused_cpu._library.cache_clear()
     assert choose_backend("auto", [shape], "cpu") is reference
     fused_cpu._library.cache_clear()

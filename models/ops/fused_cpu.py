@@ -1,16 +1,9 @@
 """The fused kernel of a CPU: fused_cpu.c, compiled for the shape of a network, its blocks shared among threads."""
 
 import ctypes
-import hashlib
-import os
-import platform
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -21,8 +14,8 @@ from models.ops.optimizers import lookahead, set_step, step_rates, steps_taken
 from models.ops.reference import LEAST, LOSS_EPS, LOSS_SCALE, RIDGE, STILL
 from models.shape import NetworkShape
 from utils.bounds import BOUND
+from utils.compiler import load_library
 from utils.errors import KernelError, one_line
-from utils.files import unwritable
 
 name = "fused"
 
@@ -143,35 +136,13 @@ def _library(shape: NetworkShape) -> ctypes.CDLL | KernelError:
 def _load(shape: NetworkShape) -> ctypes.CDLL:
     if shape.activation not in SERVED:
         raise KernelError(f"it has no {shape.activation} activations")
-    flags = [*_FLAGS, *_constants(shape)]
-    try:
-        compiler = version("ziglang")
-    except ImportError as error:
-        raise KernelError("the package ziglang, which brings the compiler, is not installed") from error
-    recipe = "\n".join([_SOURCE.read_text(), *flags, compiler, _processor()])
-    try:
-        path = _cache() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"
-        if not path.exists():
-            _say_compiling()
-            _compile(flags, path)
-    except OSError as error:
-        raise KernelError(unwritable(error.filename or "the kernel", error)) from error
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise KernelError(f"{path} cannot be loaded ({one_line(error)})") from error
+    library = load_library(_SOURCE, (*_FLAGS, *_constants(shape)))
     pointer, count, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
     reals = [ctypes.c_double] * 2 + [ctypes.c_float] * 3
     library.fit.argtypes = [*[pointer] * 9, *[count] * 3, *[size] * 3, *reals]
     library.fit_last_layer.argtypes = [*[pointer] * 4, *[count] * 2, size]
     library.predict.argtypes = [*[pointer] * 4, *[count] * 3]
     return library
-
-
-@lru_cache
-def _say_compiling() -> None:
-    """Once, however many kernels there are."""
-    print("compiling the kernels of these networks (once on this machine)", file=sys.stderr)
 
 
 def _constants(shape: NetworkShape) -> list[str]:
@@ -182,49 +153,3 @@ def _constants(shape: NetworkShape) -> list[str]:
     if shape.activation == "sine":
         constants["OMEGA"] = f"{shape.omega!r}f"
     return [f"-D{name}={value}" for name, value in constants.items()]
-
-
-def _compile(flags: list[str], path: Path) -> None:
-    """Compile to a temporary name, then rename: two processes may do it at once."""
-    zig_cache = {f"ZIG_{scope}_CACHE_DIR": str(path.parent / "zig") for scope in ("GLOBAL", "LOCAL")}
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        aside = Path(folder) / "kernel.so"
-        command = [sys.executable, "-m", "ziglang", "cc", *flags, "-o", str(aside), str(_SOURCE)]
-        result = subprocess.run(command, capture_output=True, text=True, env=os.environ | zig_cache)
-        if result.returncode != 0:
-            raise KernelError(f"the compiler failed: {_complaint(result.stderr)}")
-        os.replace(aside, path)
-
-
-def _complaint(printed: str) -> str:
-    """The line in which a compiler, or Python in its place, says what is wrong."""
-    lines = [one_line(line) for line in printed.splitlines() if line.strip()] or ["it does not say why"]
-    return next((line for line in lines if "error:" in line), lines[-1])[:300]
-
-
-def _cache() -> Path:
-    """Where kernels are kept: the user's cache or, if that is not writable, a folder of this process."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "miner"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except (OSError, RuntimeError):  # the user may have no home
-        pass
-    return _own_folder()
-
-
-@lru_cache
-def _own_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="miner-"))
-
-
-@lru_cache
-def _processor() -> str:
-    """What the code compiled for this machine depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    kept = {line for line in lines if line.split("\t")[0] in ("flags", "Features", "model name", "CPU part")}
-    return "\n".join([platform.system(), platform.machine(), platform.processor(), *sorted(kept)])
