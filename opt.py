@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.tasks import TASKS, Task, is_mesh, task_of_file
-from options.presets import N_VOXELS, PRESETS, QUALITIES, SEED, accuracy_for, epochs_for, levels_for
+from options.presets import LOSS_DB, N_VOXELS, PRESETS, QUALITIES, SEED, accuracy_for, epochs_for, levels_for
 from options.table import make_parser
 from utils.cli import value_text
 from utils.errors import InputError, size_text
@@ -78,6 +78,8 @@ def complete(defaults: dict[str, Any], given: dict[str, Any]) -> Namespace:
     if options.n_hidden is not None:
         options.n_hidden = sorted(set(options.n_hidden))
         check_networks(options)
+    if options.loss_db is None and options.pack:
+        options.loss_db = LOSS_DB
     check_options(options)
     if options.batch_size is not None:
         patch_size = per_axis(options.patch_size, TASKS[task].n_dims)
@@ -108,7 +110,7 @@ def settle(options: Namespace, size: tuple[int, ...], values: str = "occupancy")
     if options.n_scales is None:
         options.n_scales = max(levels_for(options.task, size), len(options.num_epochs or []))
     if options.num_epochs is None:
-        options.num_epochs = epochs_for(options.task, options.quality, size, options.n_scales)
+        options.num_epochs = epochs_for(options.task, options.quality, size, options.n_scales, options.pack)
     if options.preset == "best" and options.task == "mesh":
         for name, value in accuracy_for(values, options.quality).items():
             if getattr(options, name) is None:
@@ -139,6 +141,8 @@ def recorded_options(options: Namespace) -> dict[str, Any]:
     kept |= {name: value for name in _LATER if (value := getattr(options, name)) != SEED[name]}
     if options.n_parameters is not None:
         kept["n_parameters"] = options.n_parameters
+    if options.pack:
+        kept |= dict(pack=True, loss_db=options.loss_db)
     return json.loads(json.dumps(kept))  # new objects: pickled bytes depend on which strings are one and the same
 
 
@@ -166,6 +170,8 @@ def check_options(options: Namespace) -> None:
             raise InputError(f"--target_{other.metric_name} {value}: {task.signal} has --target_{task.metric_name}")
     if options.arch == "gabor" and options.use_pe:
         raise InputError("--arch gabor: it takes positions without an encoding; use --use_pe false")
+    if options.loss_db is not None and not options.pack:
+        raise InputError(f"--loss_db {options.loss_db:g}: is for --pack, which is not given; add it, or leave this out")
     if options.N is not None and not is_mesh(options.path):
         raise InputError(f"--N {options.N}: {options.path} is no mesh, and has a size of its own; leave it out")
     if options.values is not None and not is_mesh(options.path):

@@ -1,4 +1,4 @@
-"""Decode a fit from its checkpoints."""
+"""Decode a fit from its checkpoints, or from the file that pack.py makes of them."""
 
 import signal
 
@@ -21,7 +21,7 @@ def make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="reconstruct.py",
         usage="ckpts/NAME --out FILE",
-        description="Read a fit back from its checkpoints: all of it, or any level or crop, between the pixels too.",
+        description="Read a fit back from its checkpoints or its file: any level or crop, between the pixels too.",
         rare=("b_chunks", "backend", "accelerator", "no_alpha", "field"),
     )
     _add_what(parser.add_argument_group("what to read"))
@@ -33,7 +33,12 @@ def make_parser() -> OneLineParser:
 
 def _add_what(add_to: Options) -> None:
     add = add_to.add_argument
-    add("ckpts", type=text, metavar="ckpts/NAME", help="folder of the run")
+    add(
+        "ckpts",
+        type=text,
+        metavar="ckpts/NAME",
+        help="folder of the run; or a file of pack.py, or its address, https://...",
+    )
     add(
         "--level",
         type=whole_number(0, 63),

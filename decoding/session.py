@@ -1,4 +1,4 @@
-"""Checkpoints -> picture, volume or mesh: any level or crop of it, between the pixels too, and its blocks."""
+"""A fit -> picture, volume or mesh: any level or crop of it, between the pixels too, and its blocks."""
 
 import sys
 from argparse import Namespace
@@ -25,7 +25,7 @@ def run(options: Namespace) -> None:
     model = MINER.load(options.ckpts, device_of(options.accelerator), options.backend)
     level = model.finest if options.level is None else options.level
     if options.level is None and level > 0:
-        print(f"note: the fit is not finished; level {level} is its finest so far", file=sys.stderr)
+        print(f"note: {why_coarse(model)}", file=sys.stderr)
     if level not in model.levels:
         raise InputError(f"--level {level}: the fit has levels {model.finest} to {model.n_scales - 1}; use one of them")
     crop = parse_crop(options.crop, model.levels[level].size)
@@ -35,6 +35,13 @@ def run(options: Namespace) -> None:
     if options.dry_run:
         sys.exit(0 if print_promise(model, level, crop, options) else 1)
     (reconstruct_picture if len(model.size) == 2 else reconstruct_volume)(model, level, crop, options)
+
+
+def why_coarse(model: MINER) -> str:
+    """Why the finest level that can be decoded is not level 0."""
+    if 0 in model.levels:
+        return f"the file is cut short; level {model.finest} is the finest that it holds whole"
+    return f"the fit is not finished; level {model.finest} is its finest so far"
 
 
 def print_promise(model: MINER, level: int, crop: Window, options: Namespace) -> bool:

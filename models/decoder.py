@@ -64,7 +64,7 @@ class Decoder:
             yield window, resample(pixels, taps, window, (low, *[start for start, _ in reach[1:]]), size)
 
     def bytes(self, level: int, wanted: Window, scale: Fraction, between: str, most: int) -> int:
-        """Of memory that `windows` takes at most, beside the networks; inputs are those."""
+        """Of memory that `windows` takes at most, beside networks that are in memory already; inputs are those."""
         n_values = 0
         while (source := self._source(level, scale, between)) is not None:
             level, taps = source
@@ -72,27 +72,27 @@ class Decoder:
             n_rows = self._resampled_rows(wanted, reach, taps, most)
             n_values = min(n_rows, wanted[0][1] - wanted[0][0]) * self._row_values(wanted)
             wanted, scale, most = reach, Fraction(1), self._ahead_most(level, reach, most)
-        whole_scale, n_evaluated = int(scale), 0
+        whole_scale, n_evaluated, n_read = int(scale), 0, 0
         for index in range(level, max(self.levels) + 1):
             row_values = self._row_values(wanted)
             n_rows = min(wanted[0][1] - wanted[0][0], max(1, most // row_values))
             n_values += n_rows * row_values
-            n_points = min(n_rows * row_values // self.n_channels, points_at_once(self.levels[index].group.device))
-            for network in self.levels[index].networks:
-                shape = network.shape
+            n_read += self.levels[index].reading_bytes(_pixels(wanted, whole_scale), -(-n_rows // whole_scale))
+            n_points = min(n_rows * row_values // self.n_channels, points_at_once(self.levels[index].device))
+            for shape in self.levels[index].shapes:
                 n_evaluated = max(n_evaluated, 2 * n_points * (shape.n_in + shape.n_hidden + shape.n_out))
             if index + 1 in self.levels:
                 taps = upsampling(self.levels[index].fill, 2 * whole_scale)
                 wanted = taps.source_window(wanted, self.levels[index + 1].size)
                 most = self._ahead_most(index + 1, wanted, most)
             whole_scale = 1
-        return 4 * (_COPIES_OF_WINDOW * n_values + n_evaluated)
+        return 4 * (_COPIES_OF_WINDOW * n_values + n_evaluated) + n_read
 
     def _source(self, level: int, scale: Fraction, between: str) -> tuple[int, Taps] | None:
         """Of which level samples of this level are made, and how; None where its networks are evaluated at them."""
         if scale > 1:
             return None if between == "networks" else (level, BETWEEN[between](scale))
-        while not self.levels[level].is_whole and level - 1 in self.levels:
+        while not self.levels[level].is_whole and level - 1 in self.levels and self.levels[level - 1].is_there:
             level, scale = level - 1, scale / 2
         coarser = [index for index, one in self.levels.items() if index > level and one.is_whole]
         for index in sorted(coarser, reverse=True):
@@ -121,7 +121,10 @@ class Decoder:
         if most is not None:
             ranges = list(cut_rows(top, bottom, here.patch_size[0] * scale, max(1, most // self._row_values(wanted))))
         for window, base, fill in self._bases(level, [(rows, *across) for rows in ranges], scale, most):
-            yield window, refine(here, base, window, scale, self.b_chunks, self.backend, fill)
+            yield (
+                window,
+                refine(here.within(_pixels(window, scale)), base, window, scale, self.b_chunks, self.backend, fill),
+            )
 
     def _bases(
         self, level: int, windows: list[Window], scale: int, most: int | None
@@ -131,7 +134,7 @@ class Decoder:
         here = self.levels[level]
         if level + 1 not in self.levels:
             for window in windows:
-                yield window, torch.zeros(self.n_channels, *size_of(window), device=here.group.device), None
+                yield window, torch.zeros(self.n_channels, *size_of(window), device=here.device), None
             return
         size = self.levels[level + 1].size
         kinds = [upsampling(kind, 2 * scale) for kind in dict.fromkeys((SMOOTH, here.fill))]
@@ -145,6 +148,11 @@ class Decoder:
             corner = tuple(start for start, _ in of)
             base, *fill = (resample(pixels, taps, window, corner, size) for taps in kinds)
             yield window, base, fill[0] if fill else None
+
+
+def _pixels(window: Window, scale: int) -> Window:
+    """Those that a window touches that is in samples, `scale` a pixel along each axis."""
+    return tuple((start // scale, -(-stop // scale)) for start, stop in window)
 
 
 def _gathered(windows: Windows, ranges: Iterable[tuple[int, int]]) -> Iterator[Tensor]:

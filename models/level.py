@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, product
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import torch
@@ -49,6 +49,33 @@ class Level:
     is_whole: bool = True
 
     @property
+    def shapes(self) -> tuple[NetworkShape, ...]:
+        """Of the networks of each group."""
+        return tuple(network.shape for network in self.networks)
+
+    @property
+    def blocks_by_group(self) -> list[int]:
+        """Blocks whose networks are of each group."""
+        return [network.n_blocks for network in self.networks]
+
+    @property
+    def device(self) -> torch.device:
+        return self.group.device
+
+    @property
+    def is_there(self) -> bool:
+        """Whether all of it can be read."""
+        return True
+
+    def within(self, window: Window) -> "Level":
+        """The level, or one that has at least the networks of the blocks that a window touches, in pixels."""
+        return self
+
+    def reading_bytes(self, window: Window, n_rows: int) -> int:
+        """Of memory that `within` takes at most, where a window, in pixels, is read n_rows rows at a time."""
+        return 0
+
+    @property
     def active_grid(self) -> Tensor:
         """(*grid) bool, which blocks have a network"""
         return (self.group >= 0).view(grid_shape(self.size, self.patch_size))
@@ -65,7 +92,7 @@ class Level:
     @property
     def units_grid(self) -> Tensor:
         """(*grid) units of a hidden layer of the network of each block, 0 for none"""
-        units = [0, *(network.shape.n_hidden for network in self.networks)]
+        units = [0, *(shape.n_hidden for shape in self.shapes)]
         return torch.tensor(units, device=self.group.device)[self.group.long() + 1].view(self.active_grid.shape)
 
     def to(self, device: str | torch.device) -> "Level":
@@ -76,10 +103,11 @@ class Level:
 
     def summary(self) -> dict[str, Any]:
         """What it is made of, in plain data; the size is W H or W H D."""
-        by_units = {str(network.shape.n_hidden): network.n_blocks for network in self.networks}
+        widths = (str(shape.n_hidden) for shape in self.shapes)
+        by_units = dict(zip(widths, self.blocks_by_group, strict=True))
         return {
             "size": list(self.size[::-1]),
-            "blocks": self.group.numel(),
+            "blocks": prod(grid_shape(self.size, self.patch_size)),
             "active_blocks": sum(by_units.values()),
             **({"blocks_by_units": by_units} if len(by_units) > 1 else {}),
             "parameters": self.n_parameters,
@@ -87,18 +115,21 @@ class Level:
 
     def check(self, size: tuple[int, ...], n_channels: int) -> None:
         """TypeError if the level does not have this size and number of channels, or cannot be evaluated."""
-        if self.size != size or len(self.patch_size) != len(size) or min(self.patch_size) < 1:
-            raise TypeError(f"size {self.size} and patch {self.patch_size} where the level is {size}")
+        self.check_form(size, n_channels)
         n_grid = prod(grid_shape(size, self.patch_size))
         if len(self.group) != n_grid:
             raise TypeError(f"{len(self.group)} blocks for size {size} and patch {self.patch_size}")
-        n_in = encoded_width(len(size), self.frequencies)
         for network in self.networks:
-            if (network.shape.n_in, network.shape.n_out) != (n_in, n_channels):
-                raise TypeError(f"network {network.shape} for {n_in} inputs and {n_channels} channels")
-            filled = (tensor for tensor in network.state_dict().values() if tensor.numel())
-            if not all(bound.isfinite() for tensor in filled for bound in tensor.aminmax()):  # which takes no memory
-                raise TypeError("parameters that are not finite numbers")
+            check_numbers(network)
+
+    def check_form(self, size: tuple[int, ...], n_channels: int) -> None:
+        """The same of all but the networks of its blocks."""
+        if self.size != size or len(self.patch_size) != len(size) or min(self.patch_size) < 1:
+            raise TypeError(f"size {self.size} and patch {self.patch_size} where the level is {size}")
+        n_in = encoded_width(len(size), self.frequencies)
+        for shape in self.shapes:
+            if (shape.n_in, shape.n_out) != (n_in, n_channels):
+                raise TypeError(f"network {shape} for {n_in} inputs and {n_channels} channels")
 
     def record(self) -> dict[str, Any]:
         """Plain data, from which `from_record` rebuilds the level."""
@@ -138,25 +169,35 @@ class Level:
             _network_from_record(int((group == number).sum()), *of_group)
             for number, of_group in enumerate(zip(shapes, tensors, strict=True))
         )
-        frequencies = record["frequencies"]
-        if not (isinstance(record["residual"], bool) and isinstance(frequencies, list | None)):
-            raise TypeError(f"residual {record['residual']}, frequencies {frequencies}")
-        fill = record.get("fill", SMOOTH)
-        if fill not in FILLS:
-            raise TypeError(f"fill {fill}")
-        is_whole = record.get("is_whole", True)
-        if not isinstance(is_whole, bool):
-            raise TypeError(f"is_whole {is_whole}")
-        return cls(
-            size=tuple(record["size"]),
-            patch_size=tuple(record["patch_size"]),
-            frequencies=frequencies and tuple(map(float, frequencies)),
-            residual=record["residual"],
-            group=group,
-            networks=networks,
-            fill=fill,
-            is_whole=is_whole,
-        )
+        return cls(**form_of(record), group=group, networks=networks)
+
+
+def form_of(record: dict[str, Any]) -> dict[str, Any]:
+    """What a record says about a level, besides its networks: fields of `Level`; TypeError or the like for a record
+    that is not consistent."""
+    sizes = {name: tuple(record[name]) for name in ("size", "patch_size")}
+    if not all(type(length) is int for lengths in sizes.values() for length in lengths):
+        raise TypeError(f"size {record['size']}, patch {record['patch_size']}")
+    frequencies = record["frequencies"]
+    if not (isinstance(record["residual"], bool) and isinstance(frequencies, list | None)):
+        raise TypeError(f"residual {record['residual']}, frequencies {frequencies}")
+    frequencies = frequencies and tuple(map(float, frequencies))
+    if not all(map(isfinite, frequencies or ())):
+        raise TypeError(f"frequencies {frequencies}")
+    fill = record.get("fill", SMOOTH)
+    if fill not in FILLS:
+        raise TypeError(f"fill {fill}")
+    is_whole = record.get("is_whole", True)
+    if not isinstance(is_whole, bool):
+        raise TypeError(f"is_whole {is_whole}")
+    return sizes | dict(frequencies=frequencies, residual=record["residual"], fill=fill, is_whole=is_whole)
+
+
+def check_numbers(network: BlockNetwork) -> None:
+    """TypeError if a parameter of some block is no finite number."""
+    filled = (tensor for tensor in network.state_dict().values() if tensor.numel())
+    if not all(bound.isfinite() for tensor in filled for bound in tensor.aminmax()):  # which takes no memory
+        raise TypeError("parameters that are not finite numbers")
 
 
 def _network_from_record(n_blocks: int, record: dict[str, Any], tensors: dict[str, Tensor]) -> BlockNetwork:

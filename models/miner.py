@@ -3,6 +3,7 @@
 Notation: level 0 is the finest; windows are those of `utils.windows`.
 """
 
+import copy
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +15,12 @@ from torch import Tensor
 from models.decoder import Decoder
 from models.level import Level, refine
 from models.ops import Backend, choose_backend, reference
-from utils.checkpoint import find_levels, level_path, load_level
-from utils.errors import InputError, one_line, size_text
+from models.packed.file import read_packed
+from models.packed.ranges import is_url
+from models.run import read_folder
+from utils.errors import InputError, size_text
 from utils.frame import Frame
-from utils.pyramid import SMOOTH, level_size, upsample_whole
+from utils.pyramid import SMOOTH, upsample_whole
 from utils.raster import computed
 from utils.resampling import BETWEEN
 from utils.windows import Window, in_samples, is_inside, size_of, whole
@@ -31,8 +34,6 @@ WINDOW_VALUES = 2**23
 READINGS = (*BETWEEN, "networks")
 """What reads between the pixels."""
 
-_MOST_SCALES = 64
-
 
 def as_scale(scale: float | Fraction) -> Fraction:
     """Exactly as it is written, in decimals; InputError if it is not above 0."""
@@ -45,18 +46,10 @@ def as_scale(scale: float | Fraction) -> Fraction:
     return exact
 
 
-def _checked_run(run: dict[str, Any]) -> dict[str, Any]:
-    """What the levels of a run share; TypeError, KeyError or the like if it is not consistent."""
-    whole_numbers = [run["n_scales"], run["n_channels"], *run["size"]]
-    if not all(type(number) is int and number > 0 for number in whole_numbers) or run["n_scales"] > _MOST_SCALES:
-        raise TypeError(f"{run['n_scales']} scales, {run['n_channels']} channels, size {run['size']}")
-    if len(run["size"]) not in (2, 3):
-        raise TypeError(f"size {run['size']}")
-    if len(run["size"]) == 2 and run["source"]["bits"] not in (8, 16):
-        raise TypeError(f"{run['source']['bits']} bits")
-    if run["source"].get("frame"):
-        Frame(**run["source"]["frame"])
-    return run
+def _is_file(where: str | Path) -> bool:
+    """Whether it names a file, here or in a network, and not the folder of a run."""
+    path = Path(where)
+    return is_url(where) or (not path.is_dir() and (path.exists() or path.suffix == ".miner"))
 
 
 class MINER:
@@ -92,48 +85,36 @@ class MINER:
         self.backend = backend
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu", backend: str = "auto") -> "MINER":
-        """Read a run's checkpoints. If its finest levels are missing, the others can be decoded.
+    def load(cls, where: str | Path, device: str | torch.device = "cpu", backend: str = "auto") -> "MINER":
+        """Read a fit: the folder of a run, whose finest levels may be missing, or the file that pack.py makes of it.
+
+        Of a file, networks are read as they are needed, and only then: those of a crop, at each level.
 
         Inputs
+            where: a folder, a file, or the address of a file, such as https://...
             device: where to decode
             backend: reference, fused, or auto: fused where possible
         Errors
-            InputError for a folder without checkpoints, without its coarsest level, or with levels of different runs
+            InputError for a folder without checkpoints, without its coarsest level, or with levels of different runs;
+            for a file that is damaged or cut short before its coarsest level ends, here or when its networks are read
         """
-        folder = Path(folder)
-        found = find_levels(folder)
-        if not found:
-            raise InputError(f"{folder} holds no checkpoints (l0.ckpt, ...); use the folder of a run, ckpts/EXP_NAME")
-        run, levels = None, {}
-        for index in found:
-            path = level_path(folder, index)
-            record = load_level(path)
-            try:
-                run = run or _checked_run(record["run"])
-                if record["run"] != run or record["level"] != index:
-                    names = f"l{found[0]}.ckpt and l{index}.ckpt"
-                    raise InputError(f"{names} in {folder} are of different runs; fit it again")
-                level = Level.from_record(record)
-                level.check(level_size(tuple(run["size"]), index), run["n_channels"])
-                levels[index] = level.to(device)
-                options = dict(record["options"])
-            except InputError:
-                raise
-            except Exception as error:  # whatever a record that was tampered with raises
-                raise InputError(f"{path} is not consistent ({one_line(error)[:200]}); fit it again") from error
-        missing = set(range(found[0], run["n_scales"])) - set(found)
-        if missing:
-            raise InputError(f"{folder} lacks l{max(missing)}.ckpt, which the finer levels build on; fit it again")
+        run = read_packed(where) if _is_file(where) else read_folder(Path(where))
+        shapes = (shape for level in run.levels.values() for shape in level.shapes)
         return cls(
-            levels,
-            n_scales=run["n_scales"],
-            n_channels=run["n_channels"],
-            size=tuple(run["size"]),
-            source=run["source"],
-            options=options,
-            backend=choose_backend(backend, (one.shape for level in levels.values() for one in level.networks), device),
+            {index: level.to(device) for index, level in run.levels.items()},
+            n_scales=run.n_scales,
+            n_channels=run.n_channels,
+            size=run.size,
+            source=run.source,
+            options=run.options,
+            backend=choose_backend(backend, shapes, device),
         )
+
+    def with_levels(self, levels: dict[int, Level]) -> "MINER":
+        """The same fit with other networks."""
+        other = copy.copy(self)
+        other.levels = levels
+        return other
 
     @property
     def patch_size(self) -> tuple[int, ...]:
@@ -162,8 +143,8 @@ class MINER:
 
     @property
     def finest(self) -> int:
-        """The finest level that can be decoded: 0 for a finished run."""
-        return min(self.levels)
+        """The finest level that can be decoded: 0 for a finished run, whose file is not cut short."""
+        return min(index for index, level in self.levels.items() if level.is_there)
 
     @property
     def n_parameters(self) -> int:
@@ -278,7 +259,8 @@ class MINER:
         between: str = "lanczos",
         most: int = WINDOW_VALUES,
     ) -> int:
-        """Bytes of memory that `decode_windows` takes at most, beside the networks; inputs are those."""
+        """Bytes of memory that `decode_windows` takes at most, beside networks that are in memory already; inputs are
+        those."""
         crop, scale = whole(self.levels[level].size) if crop is None else crop, as_scale(scale)
         return self._decoder().bytes(level, in_samples(crop, scale), scale, between, most)
 
@@ -290,9 +272,10 @@ class MINER:
         """Every fitted level as the next finer one builds on it, the finest first: one that is not whole has not the
         detail that it leaves to finer levels, which `decode` shows."""
         coarsest = self.levels[self.n_scales - 1]
-        base, fill = torch.zeros(self.n_channels, *coarsest.size, device=coarsest.group.device), None
+        base, fill = torch.zeros(self.n_channels, *coarsest.size, device=coarsest.device), None
         decoded = []
-        for _, level in sorted(self.levels.items(), reverse=True):
+        for index in range(self.n_scales - 1, self.finest - 1, -1):
+            level = self.levels[index]
             if decoded:
                 coarse = computed(decoded[-1])
                 base = upsample_whole(coarse, level.size)

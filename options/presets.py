@@ -85,6 +85,10 @@ _EPOCHS = {  # of the coarser levels, and of the finest
     "normal": {"image": (100, 100), "mesh": (50, 150)},
     "high": {"image": (300, 300), "mesh": (100, 300)},
 }
+LOSS_DB = 1.0
+"""Decibels that the networks of --pack may lose by being rounded: with fewer bits each, or fewer parameters, a file of
+this size would be further from the picture."""
+
 RIDGE_EPOCHS = 20  # of a level, at most, where --start ridge gains
 FEW_EPOCHS = 40
 _BATCHES, _BATCHES_OF_PLAIN_VOLUMES, _BATCHES_OF_FEW_EPOCHS = 8, 4, 16
@@ -92,6 +96,7 @@ _BATCHES, _BATCHES_OF_PLAIN_VOLUMES, _BATCHES_OF_FEW_EPOCHS = 8, 4, 16
 
 _LARGE = 2896  # pixels along an axis, of 8 megapixels: a larger picture has a level more for each doubling, and needs
 _EPOCHS_OF_LARGE = 0.75  # as many of the finest level's epochs
+_EPOCHS_OF_PACKED = {"image": 3, "mesh": 1}  # times: what fits better may be rounded more
 _COARSEST = {"image": 64, "mesh": 32}  # pixels or voxels along an axis, at least: two blocks
 _LARGEST = {"image": _LARGE, "mesh": 256}  # along an axis, up to which there are so many levels:
 _LEVELS = {"image": 4, "mesh": 3}
@@ -143,9 +148,13 @@ def levels_for(task: str, size: tuple[int, ...]) -> int:
     return max(1, min(most, _LEVELS[task] + beyond))
 
 
-def epochs_for(task: str, quality: str, size: tuple[int, ...], n_scales: int) -> list[int]:
-    """--num_epochs that suits a signal of this size."""
-    coarser, finest = _EPOCHS[quality][task]
+def epochs_for(task: str, quality: str, size: tuple[int, ...], n_scales: int, pack: bool = False) -> list[int]:
+    """--num_epochs that suits a signal of this size.
+
+    Inputs
+        pack: whether the networks will be rounded
+    """
+    coarser, finest = (epochs * (_EPOCHS_OF_PACKED[task] if pack else 1) for epochs in _EPOCHS[quality][task])
     if task == "image" and math.prod(size) > _LARGE**2:
         finest = round(finest * _EPOCHS_OF_LARGE)
     return [coarser] * (n_scales - 1) + [finest]

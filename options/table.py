@@ -4,6 +4,7 @@ from datasets.tasks import TASKS, VALUES
 from options.presets import (
     ARCHITECTURES,
     FEW_EPOCHS,
+    LOSS_DB,
     N_VOXELS,
     ORDERS,
     PRESETS,
@@ -30,6 +31,7 @@ from utils.cli import (
 _MOST_PIXELS = 2**20  # along an axis
 _MOST_EPOCHS = 10**7  # each has a place in the curves
 _RARE = (
+    "loss_db",
     *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "start", "a", "order", "fill", "loss"),
     *("batch_size", "lr", "optimizer", "betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks"),
     *("max_memory", "max_blocks"),
@@ -316,6 +318,21 @@ def _add_ends(add_to: Options) -> None:
     )
 
 
+def _add_pack(add_to: Options) -> None:
+    add_flag(
+        add_to,
+        "--pack",
+        "also leave one small file, ckpts/NAME/NAME.miner, of networks that are rounded level by level; pictures take "
+        "three times the epochs",
+    )
+    add_to.add_argument(
+        "--loss_db",
+        type=not_negative(100),
+        metavar="DB",
+        help=f"with --pack, of PSNR that rounding may cost a level; 0 rounds nothing (default: {LOSS_DB:g})",
+    )
+
+
 def _add_run(add_to: Options) -> None:
     add = add_to.add_argument
     add(
@@ -327,6 +344,7 @@ def _add_run(add_to: Options) -> None:
     add_flag(add_to, "--overwrite", "replace an earlier run of the same name")
     add_flag(add_to, "--resume", "go on with an interrupted run; it ends as if it had never stopped")
     add_flag(add_to, "--quiet", "print notes and errors alone: no progress, no plan and no result")
+    _add_pack(add_to)
     add_flag(add_to, "--dry_run", "only print the most blocks, parameters and memory that the run can take")
     add("--config", type=text, metavar="FILE", help="YAML file of options; the command line overrides it")
     add_choice(

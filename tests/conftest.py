@@ -16,14 +16,17 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # GPU kernels are then interpreted on the CPU
 
-from helpers import ASTRONAUT, SMALL_FIT, Outcome
+from helpers import ASTRONAUT, BEST_FIT, SMALL_FIT, Outcome
 
+import pack
 import preprocess_mesh
 import reconstruct
 import train
 from datasets.sources import read_picture
 
 torch.set_flush_denormal(True)
+
+PROGRAMS = {f"{module.__name__}.py": module for module in (train, reconstruct, preprocess_mesh, pack)}
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def command(capsys, monkeypatch) -> Callable[..., Outcome]:
         monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
         status = 0
         try:
-            {"train.py": train, "reconstruct.py": reconstruct, "preprocess_mesh.py": preprocess_mesh}[program].cli()
+            PROGRAMS[program].cli()
         except SystemExit as end:
             status = end.code
         printed = capsys.readouterr()
@@ -52,9 +55,19 @@ def astronaut() -> torch.Tensor:
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory) -> Path:
     """The checkpoints of a short fit of that face: three levels, blocks of 16, padded at every level."""
-    folder = tmp_path_factory.mktemp("small_run")
+    return fit(tmp_path_factory.mktemp("small_run"), SMALL_FIT)
+
+
+@pytest.fixture(scope="session")
+def best_run(tmp_path_factory) -> Path:
+    """Checkpoints like those of `small_run`, by the method that fits best: networks of two layers and many widths."""
+    return fit(tmp_path_factory.mktemp("best_run"), BEST_FIT)
+
+
+def fit(folder: Path, arguments: list[str]) -> Path:
+    """The folder of the run that a command line of train.py leaves, of the name `small`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "argv", ["train.py", *SMALL_FIT])
+        patch.setattr(sys, "argv", ["train.py", *arguments])
         train.cli()
     return folder / "ckpts" / "small"

@@ -28,6 +28,11 @@ SMALL_FIT = [
 ]
 """A face, fitted shortly: three levels, blocks of 16, padded at every level."""
 
+BEST_FIT = [
+    *("--path", str(ASTRONAUT), "--input_size", "100", "75", "--preset", "best", "--n_scales", "2"),
+    *("--num_epochs", "20", "40", "--exp_name", "small", "--accelerator", "cpu"),
+]
+
 BACKENDS = [pytest.param(module, id=module.__name__.rpartition(".")[2]) for module in (reference, fused_cpu)]
 LAUNCHERS = ("SLURM_", "TORCHELASTIC_", "LOCAL_", "MINER_")  # beginnings of the variables by which they tell
 

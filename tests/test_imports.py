@@ -15,10 +15,12 @@ FLOORS = {  # what each may import, besides itself and libraries
     "datasets": {"utils"},
     "options": {"datasets.tasks", "utils"},
     "opt": {"options", "datasets.tasks", "utils"},
-    "training": {"opt", "options", "models", "datasets", "utils"},
+    "training": {"packing", "opt", "options", "models", "datasets", "utils"},
     "decoding": {"models", "datasets", "utils"},
+    "packing": {"models", "datasets", "utils"},
     "preprocess_mesh": {"datasets", "utils"},
     "reconstruct": {"decoding", "utils"},
+    "pack": {"packing", "utils"},
     "train": {"opt", "training", "utils"},
     "miner": {"opt", "options", "training", "models", "utils"},
 }

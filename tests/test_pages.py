@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from helpers import ROOT
 
+import pack
 import preprocess_mesh
 import reconstruct
 from benchmarks.records import RESULTS, Table, processor, read, write
@@ -78,5 +79,6 @@ def test_the_processor_is_told_with_its_generation(tmp_path):
 def test_every_option_is_explained_in_the_usage():
     page = (ROOT / "docs" / "usage.md").read_text()
     options = {name for parser in (table, preprocess_mesh) for name in vars(parser.make_parser().parse_args([]))}
-    options |= vars(reconstruct.make_parser().parse_args(["ckpts"])).keys() - {"ckpts"}
+    for program in (reconstruct, pack):
+        options |= vars(program.make_parser().parse_args(["ckpts"])).keys() - {"ckpts"}
     assert [name for name in options if f"`--{name}`" not in page] == []

@@ -21,6 +21,7 @@ from models.shape import NetworkShape
 from training.allocation import group_blocks
 from training.job import Job
 from training.part import Part, fit_part
+from training.rounding import rounded
 from training.run import JOINING, Run, span_of
 from training.spec import LevelSpec
 from utils.arrays import map_new_array
@@ -131,7 +132,7 @@ def fit_level(
     group[active[first:]] = -1
     refuse_divergence(job, before, len(active), ranks.share(sum(part["diverged"] for part in parts)))
     if ranks.is_first:
-        write_level(run, spec, target, group, parts, complete)
+        write_level(job, spec, target, group, parts, complete, sums)
     ranks.share()  # the checkpoint is there
 
 
@@ -199,14 +200,22 @@ def refuse_divergence(job: Job, before: list[dict[str, Any]], n_active: int, n_d
 
 
 def write_level(
-    run: Run, spec: LevelSpec, target: LevelTarget, group: Tensor, parts: list[dict[str, Any]], complete: bool
+    job: Job,
+    spec: LevelSpec,
+    target: LevelTarget,
+    group: Tensor,
+    parts: list[dict[str, Any]],
+    complete: bool,
+    sums: Tensor,
 ) -> None:
     """Join the parts of a level and write its checkpoint.
 
     Inputs
         group: (n_grid,) int8, the group of each block that has been trained, -1 for the others
         complete: nothing is left to train
+        sums: (n_grid, 2) the metric's, of the level as it is fitted
     """
+    run = job.run
     # what cannot be deleted then is left to the next run: the first error is the one to tell
     with tempfile.TemporaryDirectory(dir=run.ckpts, prefix=JOINING, ignore_cleanup_errors=True) as folder:
         networks = [join_networks(parts, *of_group, Path(folder)) for of_group in enumerate(spec.shapes)]
@@ -222,6 +231,9 @@ def write_level(
             "block_epochs": sum(part["block_epochs"] for part in parts),
             "diverged": sum(part["diverged"] for part in parts),
         }
+        if spec.loss_db and level.n_parameters:
+            level, coding = rounded(level, target, job.metric, sums, spec)
+            outcome |= {"coding": coding.record()}
         run.save_level(spec.index, level, outcome, not complete)
 
 

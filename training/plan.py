@@ -12,6 +12,7 @@ from models.block_network import BlockNetwork
 from models.networks import make_network
 from models.ops import Backend, reference
 from models.ops.batching import points_at_once
+from packing.rounding import rounding_bytes
 from training.spec import LevelSpec
 from utils.blocks import grid_shape
 from utils.errors import size_text
@@ -26,6 +27,7 @@ _COPIES_OF_WINDOW = 10  # while some rows of a level are upsampled, cut into blo
 _COPIES_OF_NETWORK = 7  # itself, its twin and two moments, these three once more while they shrink
 _COPIES_OF_ACTIVATION, _COPIES_OF_INPUT = 8, 2  # that autograd keeps
 _COPIES_OF_LAYER = 3  # that an evaluation holds
+_COPIES_OF_ROUNDED = 4  # of a level's networks: the integers of two tries, and what is made of them
 _COPIES_OF_STATE = 3 * 4  # of network, twin and moments: sent to the first process, received there, merged
 _HARDER = 1.25  # than the mean, the blocks that are trained at once may be
 _MOST_POINTS = 2**24  # of the blocks that are trained at once on a CPU: more would only take memory
@@ -113,6 +115,7 @@ class Demand:
     decode_bytes: while the signal is read, besides
     value_bytes: of a value of the signal at its finest level
     history_bytes: of what autograd keeps
+    rounding_bytes: while networks are rounded, besides; None where they are not
     """
 
     sizes: list[tuple[int, ...]]
@@ -124,6 +127,7 @@ class Demand:
     decode_bytes: int
     value_bytes: int
     history_bytes: int
+    rounding_bytes: int | None = None
 
     @property
     def blocks(self) -> list[int]:
@@ -178,6 +182,8 @@ class Demand:
             if n_trained * n_processes < n_blocks:
                 fit += networks[level]  # of other parts
             moments += [store + coarser + fit, store + coarser + networks[level] + decoded[level]]
+            if self.rounding_bytes is not None:
+                moments.append(store + coarser + _COPIES_OF_ROUNDED * networks[level] + self.rounding_bytes)
         return max(moments)
 
 
@@ -216,6 +222,9 @@ def plan_run(
         decode_bytes=source.decode_bytes,
         value_bytes=value_bytes(source),
         history_bytes=_history_bytes(source.size, specs[0], networks, device) if backend is reference else 0,
+        rounding_bytes=rounding_bytes(max(per_block), prod(patch_size) * source.n_channels)
+        if specs[0].loss_db
+        else None,
     )
     free = available_memory()
     free = 2**63 if free is None else free

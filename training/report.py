@@ -12,8 +12,11 @@ from typing import Any
 import torch
 
 from models.miner import MINER
+from packing.sizes import size_line
+from packing.write import codings_of, write_packed
 from training.job import Job
-from utils.checkpoint import level_path
+from training.run import packed_path
+from utils.checkpoint import checkpoint_bytes
 from utils.errors import InputError
 from utils.memory import peak_memory, release_memory
 from utils.metrics import Metric, Similarity, psnr
@@ -36,20 +39,22 @@ def finish(job: Job, signal: Raster, report: dict[str, Any], backend: str, start
     release_memory()
     run, metric = job.run, job.metric
     model = MINER.load(run.ckpts, job.device, backend)
-    quality = judge(job, model, signal)
+    measured = judge(job, model, signal)
+    quality = measured[job.metric]
     if math.isnan(quality):
         raise InputError(f"{run.ckpts} decodes to values that are not numbers: fit it again with --overwrite")
     if not job.ranks.is_first:
         return
-    n_pixels, n_bytes = prod(signal.size), sum(level_path(run.ckpts, level).stat().st_size for level in model.levels)
-    shown = quality if math.isfinite(quality) else None  # JSON has no word for the infinite PSNR of a perfect fit
-    report["levels"][0][metric.name] = shown
+    n_pixels, sizes = prod(signal.size), disk_sizes(job, model)
+    shown = {one.name: value if math.isfinite(value) else None for one, value in measured.items()}
+    report["levels"][0][metric.name] = shown[metric.name]
     report |= {
-        metric.name: shown,
+        **shown,
         **({"ssim": mean_similarity(model, signal, job.b_chunks)} if metric is psnr else {}),
         "parameters": model.n_parameters,
         "parameters_per_pixel": model.n_parameters / n_pixels,
-        "bytes_per_pixel": n_bytes / n_pixels,
+        "bytes": sizes,
+        "bits_per_pixel": {name: 8 * size / n_pixels for name, size in sizes.items()},
         "points_trained": sum(level["points_trained"] for level in report["levels"]),
     }
     report["seconds"]["total"] = time.perf_counter() - started
@@ -59,20 +64,34 @@ def finish(job: Job, signal: Raster, report: dict[str, Any], backend: str, start
     print_result(job, report, quality)
 
 
-def judge(job: Job, model: MINER, signal: Raster) -> float:
-    """The quality of a fit as it is decoded; each process decodes its share of the bands of blocks."""
+def disk_sizes(job: Job, model: MINER) -> dict[str, int]:
+    """Bytes of the checkpoints and, of a packed run, of its file, which is written."""
+    ckpts = job.run.ckpts
+    sizes = {"checkpoints": checkpoint_bytes(ckpts)}
+    if job.run.options.get("pack"):
+        write_packed(packed_path(ckpts), model, codings_of(ckpts, model))
+        sizes["packed"] = packed_path(ckpts).stat().st_size
+    return sizes
+
+
+def judge(job: Job, model: MINER, signal: Raster) -> dict[Metric, float]:
+    """The quality of a fit as it is decoded, and the PSNR of a volume's field; each process decodes its share of the
+    bands of blocks."""
+    metrics = dict.fromkeys((job.metric, psnr))
     height, patch = signal.size[0], model.patch_size[0]
     bands = job.ranks.share_of(-(-height // patch))
-    totals = torch.zeros(2, dtype=torch.float64)
+    totals = torch.zeros(len(metrics), 2, dtype=torch.float64)
     if bands:
         crop = ((bands.start * patch, min(bands.stop * patch, height)), *whole(signal.size[1:]))
         rows = rows_at_once(signal.n_channels, signal.size, patch)
         most = rows * signal.n_channels * prod(signal.size[1:])
         with job.display.reading_back(crop[0][1] - crop[0][0]) as done:
             for window, values in model.decode_windows(0, crop, b_chunks=job.b_chunks, most=most):
-                totals += job.metric.totals(values.cpu(), signal.read(window))
+                pair = values.cpu(), signal.read(window)
+                totals += torch.stack([metric.totals(*pair) for metric in metrics])
                 done(window[0][1] - window[0][0])
-    return job.metric.value(*sum(job.ranks.exchange(totals)).tolist())
+    sums = sum(job.ranks.exchange(totals)).tolist()
+    return {metric: metric.value(*of_metric) for metric, of_metric in zip(metrics, sums, strict=True)}
 
 
 def print_result(job: Job, report: dict[str, Any], quality: float) -> None:
@@ -83,10 +102,14 @@ def print_result(job: Job, report: dict[str, Any], quality: float) -> None:
         print(f"note: {n_diverged:,} blocks diverged and were rolled back", file=sys.stderr)
     if job.quiet:
         return
+    folder = f"ckpts/{job.run.ckpts.name}"
+    sizes = {name: size_line(n_bytes, job.run.identity["size"]) for name, n_bytes in report["bytes"].items()}
     print(
-        f"ckpts/{job.run.ckpts.name}: {report['parameters']:,} parameters, {report['seconds']['total']:.1f} s, "
-        f"{report['peak_memory_mib']['host']:.0f} MiB"
+        f"{folder}: {report['parameters']:,} parameters, {sizes['checkpoints']}, "
+        f"{report['seconds']['total']:.1f} s, {report['peak_memory_mib']['host']:.0f} MiB"
     )
+    if "packed" in sizes:
+        print(f"{folder}/{packed_path(job.run.ckpts).name}: {sizes['packed']}")
     print(job.metric.line.format(quality))
 
 

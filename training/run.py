@@ -201,7 +201,7 @@ class Run:
         save_part(self.ckpts, span.start, self.header(level) | {"span": [span.start, span.stop]} | part)
         state_path(self.ckpts).unlink(missing_ok=True)
 
-    def save_level(self, index: int, level: Level, outcome: dict[str, int], incomplete: bool) -> None:
+    def save_level(self, index: int, level: Level, outcome: dict[str, Any], incomplete: bool) -> None:
         """Write a level's checkpoint; the files of an earlier run go once there is something to replace them.
 
         Inputs
@@ -266,7 +266,7 @@ def different_options(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
     if mine == other:
         return []
     theirs, options = other["options"], mine["options"]
-    names = [f"--{name}" for name in options if options[name] != theirs.get(name)]
+    names = [f"--{name}" for name in options | theirs if options.get(name) != theirs.get(name)]
     return names or ["signal (its file holds something else)"]
 
 
@@ -289,4 +289,9 @@ def remove_parts(ckpts: Path, keep: Collection[Path] = ()) -> None:
 def files_of_run(ckpts: Path) -> list[Path]:
     """What a run leaves in its folder."""
     levels = [level_path(ckpts, level) for level in find_levels(ckpts)]
-    return [*levels, ckpts / "metrics.json", ckpts / "options.yaml"]
+    return [*levels, packed_path(ckpts), ckpts / "metrics.json", ckpts / "options.yaml"]
+
+
+def packed_path(ckpts: Path) -> Path:
+    """Where the file of a packed run is."""
+    return ckpts / f"{ckpts.name}.miner"

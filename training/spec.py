@@ -37,6 +37,7 @@ class LevelSpec:
     is_clipped: where the signal is 0 or 1, networks may go beyond
     loss_thr: mean square error above which a block gets a network
     stop_loss: mean square error at which a block stops training
+    loss_db: decibels that rounding the networks may cost; 0 for networks that are not rounded
     """
 
     index: int
@@ -59,6 +60,7 @@ class LevelSpec:
     is_clipped: bool
     loss_thr: float
     stop_loss: float
+    loss_db: float
 
     @property
     def is_whole(self) -> bool:
@@ -115,6 +117,7 @@ def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> Le
         is_clipped=options.loss == "clipped",
         loss_thr=options.loss_thr,
         stop_loss=options.loss_thr * options.stop_ratio,
+        loss_db=options.loss_db or 0.0,
     )
 
 

@@ -32,6 +32,11 @@ def find_levels(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
+def checkpoint_bytes(folder: Path) -> int:
+    """Of the levels in a folder, on the disk."""
+    return sum(level_path(folder, level).stat().st_size for level in find_levels(folder))
+
+
 def state_path(folder: Path) -> Path:
     return folder / "state.ckpt"
 

@@ -1,0 +1,1 @@
+"""Fits into one file each."""

@@ -1,0 +1,77 @@
+"""How coarsely a fit is quantised: as coarsely as what it may lose allows, measured on what it decodes to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from models.miner import MINER
+from models.packed.quantised import Quantised
+from packing.quantise import Quantiser
+from utils.errors import InputError
+from utils.metrics import psnr
+
+_TRIES = 6
+_HARDLY = 0.9  # of the error before: what is no less has not followed the steps
+_MARGIN, _FAR = 0.9, 4  # then smaller steps are taken, or none where what is allowed is so many times less
+_NEAR, _AIM = 0.9, 0.96  # of the error that is allowed: so much is near enough, and so much is aimed at
+
+
+@dataclass(frozen=True)
+class Packed:
+    """
+    model: the fit with quantised parameters
+    codings: of its levels that have networks
+    added: mean squared difference to the fit
+    """
+
+    model: MINER
+    codings: dict[int, Quantised]
+    added: float
+
+
+def pack_within(model: MINER, allowed: float, tried: Callable[[float], None] = lambda _: None) -> Packed:
+    """
+    Inputs
+        allowed: mean squared difference to the fit, over the colour channels
+        tried: is told the difference of each try
+    Errors
+        InputError where none is small enough
+    """
+    quantisers = {index: Quantiser.of(level) for index, level in model.levels.items() if level.n_parameters}
+    finest = min(quantisers, default=None)
+    if finest is None:
+        return Packed(model, {}, 0.0)
+    error = quantisers[finest].error_for(_AIM * allowed * 4.0**-finest) * 2.0**finest
+    best = before = None
+    for _ in range(_TRIES):
+        packed = _pack(model, quantisers, error)
+        tried(packed.added)
+        if packed.added <= allowed and (best is None or packed.added > best.added):
+            best = packed
+        if _NEAR * allowed <= packed.added <= allowed:
+            return packed
+        if packed.added > allowed and before is not None and packed.added > _HARDLY * before:
+            if packed.added > _FAR * allowed:
+                break
+            error *= _MARGIN
+        before = packed.added
+        error *= (_AIM * allowed / packed.added) ** 0.5 if packed.added else 4
+    if best is None:
+        raise InputError("no steps are small enough for a loss as small as that; use --loss_db 0")
+    return best
+
+
+def _pack(model: MINER, quantisers: dict[int, Quantiser], error: float) -> Packed:
+    """A fit with parameters that each make an error of this root mean square in the finest level, about: a parameter of
+    a coarser one shows in four times as many pixels, level by level."""
+    found = {index: quantiser.quantised(error * 2.0**-index) for index, quantiser in quantisers.items()}
+    levels = model.levels | {index: level for index, (level, _) in found.items()}
+    packed = model.with_levels(levels)
+    codings = {index: coding for index, (_, coding) in found.items()}
+    return Packed(packed, codings, difference(model, packed))
+
+
+def difference(one: MINER, other: MINER) -> float:
+    """Mean squared difference of what two fits decode to, over the colour channels."""
+    pairs = zip(one.decode_windows(), other.decode_windows(), strict=True)
+    squared, count = sum(psnr.totals(values, others) for (_, values), (_, others) in pairs).tolist()
+    return squared / count

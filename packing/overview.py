@@ -1,0 +1,47 @@
+"""Small pictures of a picture, which a viewer shows at once, before it has read a network."""
+
+from collections.abc import Iterator
+from io import BytesIO
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.miner import MINER
+from utils.pyramid import downsample
+
+TILE = 256
+"""Pixels of a tile along each axis."""
+
+_QUALITY = 80
+
+
+def overview(model: MINER) -> list[Tensor]:
+    """The coarsest level halved, and again until it fits one tile, coarse to fine; or the level itself, if it fits.
+    Of a volume there is none.
+
+    Outputs
+        pictures (c, h, w) in [0, 1]
+    """
+    if len(model.size) != 2:
+        return []
+    pictures = [model.decode(model.n_scales - 1).cpu()]
+    while max(pictures[-1].shape[1:]) > TILE:
+        pictures.append(downsample(pictures[-1]))
+    return pictures[:0:-1] or pictures
+
+
+def tiles(pictures: list[Tensor]) -> Iterator[bytes]:
+    """The tiles of each picture, row by row, as files of WebP: 8 bits a channel, grey as RGB."""
+    for picture in pictures:
+        for rows in picture.split(TILE, dim=1):
+            for tile in rows.split(TILE, dim=2):
+                yield _webp(tile)
+
+
+def _webp(picture: Tensor) -> bytes:
+    pixels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0)
+    pixels = pixels.expand(-1, -1, 3) if pixels.shape[2] == 1 else pixels
+    file = BytesIO()
+    Image.fromarray(pixels.contiguous().numpy()).save(file, "webp", quality=_QUALITY)
+    return file.getvalue()

@@ -1,0 +1,78 @@
+"""The checkpoints of a run -> one file, and what it saves."""
+
+import json
+import sys
+from argparse import Namespace
+from math import inf, log10
+from pathlib import Path
+
+import torch
+
+from models.miner import MINER
+from packing.loss import difference, pack_within
+from packing.sizes import figure, size_line
+from packing.write import codings_of, write_packed
+from utils.checkpoint import checkpoint_bytes
+from utils.errors import InputError
+from utils.files import check_file, check_replaceable
+
+
+def run(options: Namespace) -> None:
+    """Pack what a command line of pack.py says."""
+    torch.set_flush_denormal(True)
+    folder = Path(options.ckpts)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not the folder of a run; use ckpts/EXP_NAME")
+    path = Path(options.out or f"{folder.resolve().name}.miner")
+    check_replaceable(path)
+    model = MINER.load(folder)
+    if model.finest > 0:
+        raise InputError(f"{folder} is not finished: level {model.finest} is its finest so far; go on with --resume")
+    packed, codings, error = model, codings_of(folder, model), None
+    if options.loss_db > 0 and not codings:
+        error = fit_error(folder)
+        found = pack_within(model, error * (10 ** (options.loss_db / 10) - 1), lambda added: note_try(error, added))
+        packed, codings = found.model, found.codings
+    write_packed(path, packed, codings)
+    n_bytes = path.stat().st_size
+    times = figure(checkpoint_bytes(folder) / n_bytes)
+    print(f"{path}: {size_line(n_bytes, model.size)}, {times} times smaller than the checkpoints")
+    if error is not None:
+        added = difference(model, MINER.load(path))
+        print(f"PSNR : {decibels(error + added):.4f} dB, {lost(error, added):.3f} dB less")
+
+
+def fit_error(folder: Path) -> float:
+    """The mean squared error of a fit, from what its run has measured.
+
+    Errors
+        InputError where metrics.json does not say, or there is none
+    """
+    path = folder / "metrics.json"
+    try:
+        check_file(path)
+        quality = json.loads(path.read_text())["psnr"]
+        if quality is not None:
+            error = 10.0 ** (-float(quality) / 10)
+            if not 0 < error < inf:
+                raise ValueError(f"PSNR {quality}")
+            return error
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise InputError(f"{path} does not say the PSNR of the fit; --loss_db 0 does without") from error
+    raise InputError(f"{folder} is a perfect fit, of which nothing may be lost; use --loss_db 0")
+
+
+def lost(error: float, added: float) -> float:
+    """Decibels that an error which is added to that of a fit costs."""
+    return decibels(error) - decibels(error + added)
+
+
+def decibels(error: float) -> float:
+    return -10 * log10(error)
+
+
+def note_try(error: float, added: float) -> None:
+    """Say what quantised networks would lose."""
+    print(f"quantised: {lost(error, added):.3f} dB less", file=sys.stderr)
