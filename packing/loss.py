@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from models.miner import MINER
 from models.packed.quantised import Quantised
 from packing.quantise import Quantiser
+from utils.bars import tqdm
 from utils.errors import InputError
 from utils.metrics import psnr
 
@@ -63,7 +64,9 @@ def pack_within(model: MINER, allowed: float, tried: Callable[[float], None] = l
 def _pack(model: MINER, quantisers: dict[int, Quantiser], error: float) -> Packed:
     """A fit with parameters that each make an error of this root mean square in the finest level, about: a parameter of
     a coarser one shows in four times as many pixels, level by level."""
-    found = {index: quantiser.quantised(error * 2.0**-index) for index, quantiser in quantisers.items()}
+    n_blocks = sum(sum(quantiser.level.blocks_by_group) for quantiser in quantisers.values())
+    with tqdm(total=n_blocks, desc="rounding", unit=" blocks", leave=False, disable=None) as bar:
+        found = {index: quantiser.quantised(error * 2.0**-index, bar.update) for index, quantiser in quantisers.items()}
     levels = model.levels | {index: level for index, (level, _) in found.items()}
     packed = model.with_levels(levels)
     codings = {index: coding for index, (_, coding) in found.items()}

@@ -1,6 +1,6 @@
 """How a level's networks are quantised: with steps by sensitivity, so that all parameters add the same error."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, log2
@@ -58,24 +58,25 @@ class Quantiser:
         return cls(level, coords, sample, tuple(mean.rsqrt().tolist()), tuple(map(tuple, rotation.tolist())))
 
     @torch.no_grad()
-    def quantised(self, error: float) -> tuple[Level, Quantised]:
+    def quantised(self, error: float, done: Callable[[int], object] = lambda _: None) -> tuple[Level, Quantised]:
         """The level with quantised parameters, and their coding.
 
         Inputs
             error: root of the mean squared error that the rounding of a single parameter is to make, by itself
+            done: is told how many blocks have been rounded, again and again
         """
-        coding, integers = self._rounded(error)
+        coding, integers = self._rounded(error, done)
         coding = replace(coding, scales=(_scales_of_mlps if coding.is_mlp else _plain_scales)(coding, integers))
         of_groups = zip(integers, coding.shapes, strict=True)
         networks = tuple(coding.networks_of(of_group, shape) for of_group, shape in of_groups)
         return replace(self.level, networks=networks), coding
 
-    def _rounded(self, error: float) -> tuple[Quantised, list[np.ndarray]]:
+    def _rounded(self, error: float, done: Callable[[int], object]) -> tuple[Quantised, list[np.ndarray]]:
         """A coding and the integers of each group; with a larger error where these would be too large."""
         error = max(error, _LEAST_ERROR)  # which float32 makes anyway
         for _ in range(_MOST_RAISES):
             coding = self._coding(error)
-            integers = [_integers(coding, network, self.coords) for network in self.level.networks]
+            integers = [_integers(coding, network, self.coords, done) for network in self.level.networks]
             if all(np.abs(some).max(initial=0) < MOST for some in integers):
                 break
             error *= 8
@@ -112,10 +113,12 @@ class Quantiser:
         return Quantised(shapes, tuple(steps), floors, self.rotation, starts, Scales(0, []))
 
 
-def _integers(coding: Quantised, network: BlockNetwork, coords: Tensor) -> np.ndarray:
+def _integers(
+    coding: Quantised, network: BlockNetwork, coords: Tensor, done: Callable[[int], object] = lambda _: None
+) -> np.ndarray:
     """(n_blocks, n_values) of networks of one group."""
     if coding.is_mlp:
-        return round_networks(network, coding, coords)
+        return round_networks(network, coding, coords, done)
     tensors = [tensor.flatten(1) for name, tensor in network.state_dict().items() if name != "amplitude"]
     rounded = [(tensor.double() / step).round() for tensor, step in zip(tensors, coding.steps, strict=True)]
     return torch.cat(rounded, 1).clamp(-MOST, MOST).numpy().astype(np.int32)

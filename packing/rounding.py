@@ -6,7 +6,7 @@ Cai, Kuleshov and De Sa, QuIP, NeurIPS 2023), as adaptive rounding in the order 
 follows from what was decoded before.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -207,11 +207,14 @@ def sensitivities(network: BlockMLP, rotation: Tensor, coords: Tensor) -> Tensor
     return totals / max(1, n_blocks)
 
 
-def round_networks(network: BlockMLP, coding: Quantised, coords: Tensor) -> np.ndarray:
+def round_networks(
+    network: BlockMLP, coding: Quantised, coords: Tensor, done: Callable[[int], object] = lambda _: None
+) -> np.ndarray:
     """The integers of MLPs of one shape, (n_blocks, n_values).
 
     Inputs
         coords: (n_points, n_in) encoded, at which the error is to be small
+        done: is told how many blocks have been rounded, again and again
     """
     rotation = torch.tensor(coding.rotation)
     folded, parts = fold(network, rotation), [np.zeros((0, coding.n_values(network.shape)), np.int32)]
@@ -224,6 +227,7 @@ def round_networks(network: BlockMLP, coding: Quantised, coords: Tensor) -> np.n
             is_better = _errors(some, fed_back, coding, coords) < _errors(some, rounded, coding, coords)
             rounded = np.where(is_better[:, None], fed_back, rounded)
         parts.append(rounded)
+        done(len(rounded))
     return np.concatenate(parts)
 
 
