@@ -1,5 +1,6 @@
 """A fit -> one file, as docs/format.md describes it."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from math import prod
@@ -43,7 +44,7 @@ def write_packed(path: Path, model: MINER, codings: dict[int, Quantised]) -> Non
         "n_channels": model.n_channels,
         "size": list(model.size),
         "source": model.source,
-        "options": model.options,
+        "options": without_folder(model.options),
         "chunk": list(chunk),
         "made_by": "MINER",
         "overview": {"tile": TILE, "pictures": [list(one.shape[1:]) for one in pictures], "format": "webp"}
@@ -63,6 +64,11 @@ def write_packed(path: Path, model: MINER, codings: dict[int, Quantised]) -> Non
         file.write(beginning(header, pack_index(Index(active, lengths, checksums))))
         payload.seek(0)
         shutil.copyfileobj(payload, file)
+
+
+def without_folder(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run as others may see them: where its signal lay is nobody's business."""
+    return options | {"path": re.split(r"[/\\]", options["path"])[-1]} if "path" in options else options
 
 
 def codings_of(folder: Path, model: MINER) -> dict[int, Quantised]:
