@@ -13,7 +13,7 @@ from models.block_network import BlockNetwork
 from models.encoding import encode
 from models.level import Level
 from models.packed.described import channel_scales, own_scales
-from models.packed.integers import Integers, Scales, lifts, quarters, tensor_sizes
+from models.packed.integers import Integers, Scales, lifts, plain_tensors, quarters, tensor_sizes
 from models.packed.quantised import Quantised
 from models.packed.slow_coder import LARGEST_SCALE, TOTAL
 from packing.rounding import MOST, fold, round_networks, sensitivities
@@ -113,15 +113,18 @@ class Quantiser:
         return Quantised(shapes, tuple(steps), floors, self.rotation, starts, Scales(0, []))
 
 
+def fraction_for(loss_db: float) -> float:
+    """Of the error of a fit, what may be added to it for a loss of so many decibels."""
+    return 10 ** (loss_db / 10) - 1
+
+
 def _integers(
     coding: Quantised, network: BlockNetwork, coords: Tensor, done: Callable[[int], object] = lambda _: None
 ) -> np.ndarray:
     """(n_blocks, n_values) of networks of one group."""
     if coding.is_mlp:
         return round_networks(network, coding, coords, done)
-    tensors = [tensor.flatten(1) for name, tensor in network.state_dict().items() if name != "amplitude"]
-    rounded = [(tensor.double() / step).round() for tensor, step in zip(tensors, coding.steps, strict=True)]
-    return torch.cat(rounded, 1).clamp(-MOST, MOST).numpy().astype(np.int32)
+    return coding.rounded(network).clamp(-MOST, MOST).numpy().astype(np.int32)
 
 
 def _spread(n: int, most: int) -> Tensor:
@@ -194,9 +197,7 @@ def _plain_steps(network: BlockNetwork, coords: Tensor) -> tuple[float, ...]:
     """Of each tensor, for an error of 1, from what small random changes of it do to the values."""
     before, steps = network(coords), []
     generator = torch.Generator().manual_seed(0)
-    for name, tensor in network.state_dict().items():
-        if name == "amplitude":
-            continue
+    for _, tensor in plain_tensors(network.state_dict()):
         size = 1e-3 * float(tensor.square().mean().sqrt()) + 1e-6
         change = size * torch.randint(0, 2, tensor.shape, generator=generator).mul(2).sub(1)
         kept = tensor.clone()

@@ -7,14 +7,14 @@ follows from what was decoded before.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.block_mlp import BlockMLP
-from models.packed.integers import AMPLITUDE_BITS, AMPLITUDE_OF_ONE, AMPLITUDES, Integers, lifts
+from models.packed.integers import AMPLITUDE_BITS, AMPLITUDE_OF_ONE, AMPLITUDES, Integers, amplitude_of
 from models.packed.quantised import Quantised
 
 MOST = 2**20
@@ -61,7 +61,7 @@ def fold(network: BlockMLP, rotation: Tensor) -> Folded:
         exact = network.amplitude.double().clamp(min=2.0**-30)
         index = (AMPLITUDES * exact.log2()).round().long() + AMPLITUDE_OF_ONE
         index = index.clamp(0, 2**AMPLITUDE_BITS - 1)
-        amplitude = (2.0 ** ((index - AMPLITUDE_OF_ONE) / AMPLITUDES)).float()
+        amplitude = torch.from_numpy(amplitude_of(index.numpy())).float()
         index = index.view(-1).numpy()
         layers[-1] = layers[-1] * network.a[-1] * network.amplitude
     layers[-1] = layers[-1] @ rotation.T
@@ -104,12 +104,12 @@ def jacobian(folded: Folded, network: BlockMLP, rotation: Tensor, coords: Tensor
         slope = torch.sigmoid(out) * torch.sigmoid(-out)
     else:
         slope = torch.cos(out / folded.amplitude) if shape.output == "sine" else torch.ones_like(out)
-    back = slope[..., None] * rotation.T  # (n_blocks, n_points, n_out, rotated)
+    of_biases = back = slope[..., None] * rotation.T  # (n_blocks, n_points, n_out, rotated)
     columns = [(inputs[-1][:, :, None, :-1, None] * back[:, :, :, None]).flatten(3)]
     for number in reversed(range(len(slopes))):
         back = (back @ folded.layers[number + 1][:, None, :-1].transpose(2, 3)) * slopes[number][:, :, None]
         columns.append((back[..., None] * inputs[number][:, :, None, None]).flatten(3))
-    columns.append(slope[..., None] * rotation.T)
+    columns.append(of_biases)
     return torch.cat(columns, 3).flatten(1, 2)
 
 
@@ -224,17 +224,15 @@ def round_networks(
         if parameters_of_block(folded) <= _MOST_PARAMETERS:
             fed_back = _round(some, within, coding, curvature(within, network, rotation, coords))
             # what is taken back is so to first order: where that misleads, it must not be worse than without
-            is_better = _errors(some, fed_back, coding, coords) < _errors(some, rounded, coding, coords)
-            rounded = np.where(is_better[:, None], fed_back, rounded)
+            values = some(coords)
+            errors, without = (
+                (coding.networks_of(integers, some.shape)(coords) - values).square().mean((1, 2)).numpy()
+                for integers in (fed_back, rounded)
+            )
+            rounded = np.where((errors < without)[:, None], fed_back, rounded)
         parts.append(rounded)
         done(len(rounded))
     return np.concatenate(parts)
-
-
-def _errors(network: BlockMLP, integers: np.ndarray, coding: Quantised, coords: Tensor) -> np.ndarray:
-    """(n_blocks,) mean squared error of rounded networks."""
-    rounded = coding.networks_of(integers, network.shape)
-    return (rounded(coords) - network(coords)).square().mean((1, 2)).numpy()
 
 
 def _round(network: BlockMLP, folded: Folded, coding: Quantised, curved: Tensor | None) -> np.ndarray:
@@ -243,22 +241,21 @@ def _round(network: BlockMLP, folded: Folded, coding: Quantised, curved: Tensor 
         curved: `curvature` of the networks, or None for parameters that are rounded each by itself
     """
     rounding, n_blocks = Rounding(flat(folded.layers), curved), len(folded.amplitude)
-    shape, hidden = network.shape, []
+    shape = network.shape
     last = rounding.next(shape.n_hidden * shape.n_out, np.array([[coding.steps[-1]]]))
     last = last.reshape(n_blocks, shape.n_hidden, shape.n_out)
-    energy = (last.astype(np.int64) ** 2).sum(2)
+    amplitude = folded.index[:, None] if coding.has_amplitude else np.zeros((n_blocks, 0), int)
+    of = Integers(amplitude, last, np.zeros(0), [np.zeros(0)] * (shape.n_layers - 1))
     for number in reversed(range(shape.n_layers - 1)):
-        n_in = folded.layers[number].shape[1]
-        steps = coding.steps[number] * 2.0 ** (-lifts(energy, coding.floors[number]) / 4)
+        n_in, energy = folded.layers[number].shape[1], of.energy(number)
+        steps = coding.layer_steps(number, energy)
         is_bias = np.arange(shape.n_hidden * n_in) % n_in == n_in - 1
         of_layer = rounding.next(len(is_bias), steps.repeat(n_in, 1), is_bias, (energy > 0).repeat(n_in, 1))
-        hidden.insert(0, of_layer.reshape(n_blocks, shape.n_hidden, n_in))
-        energy = (hidden[0][:, :, :-1].astype(np.int64) ** 2).sum(1)
+        of.hidden[number] = of_layer.reshape(n_blocks, shape.n_hidden, n_in)
     out = rounding.next(shape.n_out, np.array([[coding.steps[-1]]]))
     order = np.argsort(-np.abs(last[:, :, 0]), axis=1, kind="stable")[:, :, None]
-    last, hidden[-1] = np.take_along_axis(last, order, 1), np.take_along_axis(hidden[-1], order, 1)
-    amplitude = folded.index[:, None] if coding.has_amplitude else np.zeros((n_blocks, 0), int)
-    return Integers(amplitude, last, out, hidden).joined()
+    of.hidden[-1] = np.take_along_axis(of.hidden[-1], order, 1)
+    return replace(of, last=np.take_along_axis(last, order, 1), out=out).joined()
 
 
 class Rounding:

@@ -3,18 +3,20 @@
 import json
 import sys
 from argparse import Namespace
-from math import inf, log10
+from math import inf
 from pathlib import Path
 
 import torch
 
 from models.miner import MINER
 from packing.loss import difference, pack_within
+from packing.quantise import fraction_for
 from packing.sizes import figure, size_line
 from packing.write import codings_of, write_packed
 from utils.checkpoint import checkpoint_bytes
 from utils.errors import InputError
 from utils.files import check_file, check_replaceable
+from utils.metrics import psnr
 
 
 def run(options: Namespace) -> None:
@@ -31,7 +33,7 @@ def run(options: Namespace) -> None:
     packed, codings, error = model, codings_of(folder, model), None
     if options.loss_db > 0 and not codings:
         error = fit_error(folder)
-        found = pack_within(model, error * (10 ** (options.loss_db / 10) - 1), lambda added: note_try(error, added))
+        found = pack_within(model, error * fraction_for(options.loss_db), lambda added: note_try(error, added))
         packed, codings = found.model, found.codings
     write_packed(path, packed, codings)
     n_bytes = path.stat().st_size
@@ -39,7 +41,7 @@ def run(options: Namespace) -> None:
     print(f"{path}: {size_line(n_bytes, model.size)}, {times} times smaller than the checkpoints")
     if error is not None:
         added = difference(model, MINER.load(path))
-        print(f"PSNR : {decibels(error + added):.4f} dB, {lost(error, added):.3f} dB less")
+        print(f"{psnr.line.format(psnr.value(error + added, 1))}, {lost(error, added):.3f} dB less")
 
 
 def fit_error(folder: Path) -> float:
@@ -66,11 +68,7 @@ def fit_error(folder: Path) -> float:
 
 def lost(error: float, added: float) -> float:
     """Decibels that an error which is added to that of a fit costs."""
-    return decibels(error) - decibels(error + added)
-
-
-def decibels(error: float) -> float:
-    return -10 * log10(error)
+    return psnr.value(error, 1) - psnr.value(error + added, 1)
 
 
 def note_try(error: float, added: float) -> None:

@@ -9,7 +9,7 @@ from models.encoding import encode
 from models.level import Level
 from models.ops import reference
 from models.packed.quantised import Quantised
-from packing.quantise import Quantiser
+from packing.quantise import Quantiser, fraction_for
 from training.spec import LevelSpec
 from utils.blocks import block_coords
 from utils.metrics import Metric, psnr
@@ -35,7 +35,7 @@ def rounded(
     else:
         error = sampled_error(level, target)
     share = float(active.double().mean())
-    allowed = error * share * (10 ** (spec.loss_db / 10) - 1) * 2.0**-spec.index
+    allowed = error * share * fraction_for(spec.loss_db) * 2.0**-spec.index
     quantiser = Quantiser.of(level)
     return quantiser.quantised(quantiser.error_for(max(allowed, 1e-12)))
 

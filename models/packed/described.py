@@ -17,8 +17,8 @@ def _blocks(values: np.ndarray, scale: np.ndarray | int, kind: int) -> Described
     return values, scale, np.full(values.shape, kind, np.uint8)
 
 
-def _together(parts: list[Described], axis: int = 1) -> Described:
-    values, scales, kinds = (np.concatenate(part, axis=axis) for part in zip(*parts, strict=True))
+def _together(parts: list[Described]) -> Described:
+    values, scales, kinds = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
     return values, scales, kinds
 
 

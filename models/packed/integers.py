@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from models.networks import make_network
+from models.networks import form_of_networks
 from models.shape import NetworkShape
 
 AMPLITUDE_BITS, AMPLITUDES, AMPLITUDE_OF_ONE = 11, 32, 1024
@@ -36,16 +35,19 @@ class Scales:
     out: list[int] = field(default_factory=list)
 
 
-def plain_tensors(tensors: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """Those that are coded of a network that is coded tensor by tensor."""
+def amplitude_of(index: np.ndarray) -> np.ndarray:
+    """What integers of AMPLITUDE_BITS stand for, in float64."""
+    return 2.0 ** ((index - AMPLITUDE_OF_ONE) / AMPLITUDES)
+
+
+def plain_tensors(tensors: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Those, or their sizes, that are coded of a network that is coded tensor by tensor."""
     return [(name, tensor) for name, tensor in tensors.items() if name != "amplitude"]
 
 
 def tensor_sizes(shape: NetworkShape) -> list[int]:
     """Elements a block of each tensor of a network that is coded tensor by tensor."""
-    with torch.device("meta"):
-        tensors = make_network(1, shape).state_dict()
-    return [prod(tensor.shape) for _, tensor in plain_tensors(tensors)]
+    return [size.numel() for _, size in plain_tensors(form_of_networks(1, shape))]
 
 
 def parts_of(shape: NetworkShape, has_amplitude: bool) -> list[slice]:

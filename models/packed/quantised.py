@@ -9,7 +9,7 @@ first holds most. Integers of a block are in the order in which they are decoded
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from math import isfinite
 from typing import Any, ClassVar
@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from models.block_network import BlockNetwork
-from models.networks import make_network, network_of
+from models.networks import form_of_networks, network_of
 from models.packed.described import describe
 from models.packed.integers import (
     AMPLITUDE_OF_ONE,
     AMPLITUDES,
     Integers,
     Scales,
+    amplitude_of,
     lifts,
     parts_of,
     plain_tensors,
@@ -75,14 +76,13 @@ class Quantised:
     @classmethod
     def from_record(cls, shapes: Sequence[NetworkShape], record: dict[str, Any]) -> "Quantised":
         """TypeError, ValueError or KeyError for a record that is not consistent."""
-        names = ("spread", "base", "bias", "first", "difference", "chroma", "out")
         coding = cls(
             shapes=tuple(shapes),
             steps=tuple(map(float, record["steps"])),
             floors=tuple(record["floors"]),
             rotation=tuple(tuple(map(float, row)) for row in record["rotation"]),
             starts=tuple(record["starts"]),
-            scales=Scales(**{name: record["scales"][name] for name in names}),
+            scales=Scales(**{one.name: record["scales"][one.name] for one in fields(Scales)}),
         )
         coding.check()
         return coding
@@ -143,6 +143,14 @@ class Quantised:
             floors=list(self.floors),
         ).packed()
 
+    def layer_steps(self, layer: int, energy: np.ndarray) -> np.ndarray:
+        """(n_blocks, n_hidden) the steps of the weights that lead to the units of a hidden layer.
+
+        Inputs
+            energy: (n_blocks, n_hidden), as `Integers.energy`
+        """
+        return self.steps[layer] * 2.0 ** (-lifts(energy, self.floors[layer]) / 4)
+
     def n_values(self, shape: NetworkShape) -> int:
         """Integers of a block."""
         return sum(tensor_sizes(shape)) if not self.is_mlp else parts_of(shape, self.has_amplitude)[-1].stop
@@ -182,39 +190,42 @@ class Quantised:
         if self.is_mlp:
             return _mlp_of(self, integers, shape)
         tensors, first, n_blocks = {}, 0, len(integers)
-        like = make_network(1, shape).state_dict()
-        for (name, tensor), step in zip(plain_tensors(like), self.steps, strict=True):
-            part = integers[:, first : first + tensor.numel()] * step
-            tensors[name] = torch.from_numpy(part.astype(np.float32)).view(n_blocks, *tensor.shape[1:])
-            first += tensor.numel()
+        for (name, size), step in zip(plain_tensors(form_of_networks(1, shape)), self.steps, strict=True):
+            part = integers[:, first : first + size.numel()] * step
+            tensors[name] = torch.from_numpy(part.astype(np.float32)).view(n_blocks, *size[1:])
+            first += size.numel()
         return network_of(n_blocks, shape, tensors | {"amplitude": torch.ones(n_blocks, 1, 1)})
 
     def integers_of(self, network: BlockNetwork) -> np.ndarray:
         """The inverse of `networks_of`, of networks that it has made."""
         if self.is_mlp:
             return _integers_of_mlp(self, network)
+        return self.rounded(network).numpy().astype(np.int32)
+
+    def rounded(self, network: BlockNetwork) -> Tensor:
+        """(n_blocks, n_values) of networks that are coded tensor by tensor, to whole numbers of steps; float64."""
         tensors = plain_tensors(network.state_dict())
         parts = [tensor.flatten(1).double() / step for (_, tensor), step in zip(tensors, self.steps, strict=True)]
-        return torch.cat(parts, 1).round().numpy().astype(np.int32)
+        return torch.cat(parts, 1).round()
 
 
 def _mlp_of(coding: Quantised, integers: np.ndarray, shape: NetworkShape) -> BlockNetwork:
     of, tensors, n_blocks = Integers.of(integers, shape), {}, len(integers)
     amplitude = np.ones((n_blocks, 1))
     if coding.has_amplitude:
-        amplitude = 2.0 ** ((of.amplitude - AMPLITUDE_OF_ONE) / AMPLITUDES)
+        amplitude = amplitude_of(of.amplitude)
     rotation, last = np.array(coding.rotation), shape.n_layers - 1
     tensors["amplitude"] = amplitude[:, :, None]
     tensors[f"weight.{last}"] = of.last @ rotation * coding.steps[last] / amplitude[:, :, None]
     tensors[f"bias.{last}"] = (of.out @ rotation * coding.steps[last] / amplitude)[:, None]
     for layer, values in enumerate(of.hidden):
-        steps = coding.steps[layer] * 2.0 ** (-lifts(of.energy(layer), coding.floors[layer]) / 4)
+        steps = coding.layer_steps(layer, of.energy(layer))
         weights = (values * steps[:, :, None]).transpose(0, 2, 1)
         tensors[f"weight.{layer}"], tensors[f"bias.{layer}"] = weights[:, :-1], weights[:, -1:]
     made = {name: torch.from_numpy(values.astype(np.float32)) for name, values in tensors.items()}
-    like = make_network(0, shape).state_dict()
-    widths = {name: torch.ones(n_blocks, 1, 1) for name in like if name.startswith("a.")}
-    return network_of(n_blocks, shape, {name: (made | widths)[name].contiguous() for name in like})
+    form = form_of_networks(n_blocks, shape)
+    widths = {name: torch.ones(size) for name, size in form.items() if name.startswith("a.")}
+    return network_of(n_blocks, shape, {name: (made | widths)[name].contiguous() for name in form})
 
 
 def _integers_of_mlp(coding: Quantised, network: BlockNetwork) -> np.ndarray:
@@ -227,6 +238,6 @@ def _integers_of_mlp(coding: Quantised, network: BlockNetwork) -> np.ndarray:
     of = Integers(index[:, : int(coding.has_amplitude)], last, out, [np.zeros(0)] * (n_layers - 1))
     for layer in reversed(range(n_layers - 1)):
         values = np.concatenate([tensors[f"weight.{layer}"], tensors[f"bias.{layer}"]], 1).transpose(0, 2, 1)
-        steps = coding.steps[layer] * 2.0 ** (-lifts(of.energy(layer), coding.floors[layer]) / 4)
+        steps = coding.layer_steps(layer, of.energy(layer))
         of.hidden[layer] = np.round(values / steps[:, :, None])
     return of.joined()
