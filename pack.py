@@ -26,7 +26,7 @@ def make_parser() -> OneLineParser:
         type=not_negative(),
         default=0.1,
         metavar="DB",
-        help="of PSNR that it may cost, of a volume's field; 0 keeps every bit of the networks (default: %(default)s)",
+        help="of PSNR that it may cost, of a volume's field; 0 keeps every bit of the networks",
     )
     parser.add_help_options()
     return parser
