@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from mimetypes import guess_type
 from pathlib import Path
+from urllib.parse import unquote
 
 from benchmarks.records import Printer, make_parser
 from models.miner import MINER
@@ -27,7 +29,7 @@ def served(folder: Path, has_ranges: bool = True) -> Iterator[tuple[str, list[tu
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            path = folder / self.path.strip("/")
+            path = folder / unquote(self.path.strip("/"))
             data, status = (path.read_bytes(), 200) if path.exists() else (b"", 404)
             start, stop = 0, len(data)
             if data and has_ranges and "Range" in self.headers:
@@ -38,6 +40,7 @@ def served(folder: Path, has_ranges: bool = True) -> Iterator[tuple[str, list[tu
             is_part = (start, stop) != (0, len(data))
             self.send_response(206 if is_part else status)
             self.send_header("Content-Length", str(stop - start))
+            self.send_header("Content-Type", guess_type(path.name)[0] or "application/octet-stream")
             if is_part:
                 self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
             self.end_headers()

@@ -23,25 +23,50 @@ def run(options: Namespace) -> None:
     """Pack what a command line of pack.py says."""
     torch.set_flush_denormal(True)
     folder = Path(options.ckpts)
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not the folder of a run; use ckpts/EXP_NAME")
+    check_run(folder)
     path = Path(options.out or f"{folder.resolve().name}.miner")
     check_replaceable(path)
     model = MINER.load(folder)
-    if model.finest > 0:
-        raise InputError(f"{folder} is not finished: level {model.finest} is its finest so far; go on with --resume")
-    packed, codings, error = model, codings_of(folder, model), None
-    if options.loss_db > 0 and not codings:
-        error = fit_error(folder)
-        found = pack_within(model, error * fraction_for(options.loss_db), lambda added: note_try(error, added))
-        packed, codings = found.model, found.codings
-    write_packed(path, packed, codings)
+    check_finished(folder, model)
+    error = pack(folder, model, path, options.loss_db)
     n_bytes = path.stat().st_size
     times = figure(checkpoint_bytes(folder) / n_bytes)
     print(f"{path}: {size_line(n_bytes, model.size)}, {times} times smaller than the checkpoints")
     if error is not None:
         added = difference(model, MINER.load(path))
         print(f"{psnr.line.format(psnr.value(error + added, 1))}, {lost(error, added):.3f} dB less")
+
+
+def check_run(folder: Path) -> None:
+    """InputError where there is no folder."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not the folder of a run; use ckpts/EXP_NAME")
+
+
+def check_finished(folder: Path, model: MINER) -> None:
+    """InputError for a run that lacks levels."""
+    if model.finest > 0:
+        raise InputError(f"{folder} is not finished: level {model.finest} is its finest so far; go on with --resume")
+
+
+def pack(folder: Path, model: MINER, path: Path, loss_db: float) -> float | None:
+    """Write the file of a run.
+
+    Inputs
+        model: the same run, read
+        loss_db: of PSNR that rounding its networks may cost, unless they were rounded as they were fitted
+    Outputs
+        mean squared error of the run, if its networks were rounded now
+    Errors
+        as for `fit_error` and `pack_within`
+    """
+    packed, codings, error = model, codings_of(folder, model), None
+    if loss_db > 0 and not codings:
+        error = fit_error(folder)
+        found = pack_within(model, error * fraction_for(loss_db), lambda added: note_try(error, added))
+        packed, codings = found.model, found.codings
+    write_packed(path, packed, codings)
+    return error
 
 
 def fit_error(folder: Path) -> float:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,17 +16,26 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # GPU kernels are then interpreted on the CPU
 
+from browsing import launched
 from helpers import ASTRONAUT, BEST_FIT, SMALL_FIT, Outcome
 
 import pack
 import preprocess_mesh
 import reconstruct
 import train
+import view
 from datasets.sources import read_picture
 
 torch.set_flush_denormal(True)
 
-PROGRAMS = {f"{module.__name__}.py": module for module in (train, reconstruct, preprocess_mesh, pack)}
+PROGRAMS = {f"{module.__name__}.py": module for module in (train, reconstruct, preprocess_mesh, pack, view)}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    """A browser without a window, for pages."""
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture

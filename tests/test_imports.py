@@ -18,9 +18,11 @@ FLOORS = {  # what each may import, besides itself and libraries
     "training": {"packing", "opt", "options", "models", "datasets", "utils"},
     "decoding": {"models", "datasets", "utils"},
     "packing": {"models", "datasets", "utils"},
+    "viewing": {"packing", "decoding", "models", "datasets", "utils"},
     "preprocess_mesh": {"datasets", "utils"},
     "reconstruct": {"decoding", "utils"},
     "pack": {"packing", "utils"},
+    "view": {"viewing", "utils"},
     "train": {"opt", "training", "utils"},
     "miner": {"opt", "options", "training", "models", "utils"},
 }
@@ -28,6 +30,8 @@ LIBRARIES = {
     "pytorch_lightning": {"training"},
     "lightning_fabric": {"training"},
     "cv2": {"datasets"},
+    "starlette": {"viewing"},
+    "uvicorn": {"viewing"},
 }  # and their homes
 LONGEST, LONGEST_FUNCTION = 400, 60  # lines
 APART = {"models/ops/fused_cuda_kernels.py"}  # kernels

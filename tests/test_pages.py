@@ -9,6 +9,7 @@ from helpers import ROOT
 import pack
 import preprocess_mesh
 import reconstruct
+import view
 from benchmarks.records import RESULTS, Table, processor, read, write
 from docs.docstrings import PAGE, with_docstrings
 from docs.tables import PAGES, names_on, with_tables
@@ -79,6 +80,6 @@ def test_the_processor_is_told_with_its_generation(tmp_path):
 def test_every_option_is_explained_in_the_usage():
     page = (ROOT / "docs" / "usage.md").read_text()
     options = {name for parser in (table, preprocess_mesh) for name in vars(parser.make_parser().parse_args([]))}
-    for program in (reconstruct, pack):
+    for program in (reconstruct, pack, view):
         options |= vars(program.make_parser().parse_args(["ckpts"])).keys() - {"ckpts"}
     assert [name for name in options if f"`--{name}`" not in page] == []

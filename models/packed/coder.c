@@ -4,7 +4,6 @@ A value is a magnitude of a table, its low bits where the scale is beyond the wi
 knows the scale of a value from what it has decoded before; the encoder is told. */
 
 #include <stdint.h>
-#include <stdlib.h>
 
 #define LEAST (1u << 16) /* of the state */
 #define BITS 14
@@ -275,7 +274,7 @@ int64_t encode_values(
         int32_t value = values[n], scale = scales[n];
         if (kinds[n] == 0) {
             if (value) write_bits(&out, value < 0, 1);
-            write_magnitude(&out, abs(value), scale);
+            write_magnitude(&out, value < 0 ? -value : value, scale);
         } else if (kinds[n] == 1) {
             write_magnitude(&out, value, scale);
         } else if (kinds[n] == 2) {
