@@ -207,11 +207,23 @@ def test_means_are_those_of_the_pyramid(size):
     assert torch.allclose(torch.tensor(told), downsample(pixels).flatten(), atol=1e-6)
 
 
-@pytest.mark.parametrize(("n_channels", "planes"), [(1, [0, 0, 0]), (3, [0, 1, 2]), (4, [0, 1, 2, 3])])
-def test_pixels_of_the_screen_are_rounded(n_channels, planes):
+@pytest.mark.parametrize(
+    ("n_channels", "has_alpha", "planes"),
+    [
+        (1, False, [0, 0, 0]),
+        (2, False, [0, 0, 0]),
+        (3, False, [0, 1, 2]),
+        (4, True, [0, 1, 2, 3]),
+        (4, False, [0, 1, 2]),
+        (5, False, [0, 1, 2]),
+    ],
+)
+def test_pixels_of_the_screen_are_rounded(n_channels, has_alpha, planes):
     pixels = torch.rand(n_channels, 50, generator=torch.Generator().manual_seed(0))
     pixels[0, :2] = torch.tensor([0.0, 1.0])
-    [told] = json.loads(run_module("call.mjs", given=[["rgbaOf", [pixels.flatten().tolist(), n_channels, 50]]]))
+    [told] = json.loads(
+        run_module("call.mjs", given=[["rgbaOf", [pixels.flatten().tolist(), n_channels, 50, has_alpha]]])
+    )
     told = torch.tensor(told).view(50, 4).T
     assert torch.equal(told[: len(planes)], (pixels[planes] * 255).round().long())
     assert (told[len(planes) :] == 255).all()

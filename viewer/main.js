@@ -48,7 +48,7 @@ function tellTitle(name, facts) {
 }
 
 function factsOf(fit) {
-    const kind = fit.size.length === 2 ? CHANNELS[fit.nChannels] ?? `${fit.nChannels} channels` : "voxels";
+    const kind = fit.size.length === 2 ? (!fit.header.source.spectral && CHANNELS[fit.nChannels]) || `${fit.nChannels} channels` : "voxels";
     const size = [...fit.size].reverse().map((n) => n.toLocaleString("en")).join(" × ");
     return `${size} ${kind}, ${inBytes(fit.bytes)}`;
 }

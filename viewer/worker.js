@@ -2,11 +2,13 @@
 
 import { makeDecoder, rgbaOf } from "./decoder/decoder.js";
 import { halved } from "./decoder/resampling.js";
+import { hasAlphaIn } from "./file/header.js";
 import { countOf } from "./file/windows.js";
 import { surfaceOf } from "./volume/surface.js";
 
 let decoder = null; // a promise of it
 let nChannels = 0;
+let hasAlpha = false;
 let last = null; // the task before, a promise
 
 /** By `kind` of a task. What they return is sent back, its arrays without a copy. */
@@ -40,7 +42,7 @@ const TASKS = {
 };
 
 function rgbaIn(values, window) {
-    return rgbaOf(values, nChannels, countOf(window));
+    return rgbaOf(values, nChannels, countOf(window), hasAlpha);
 }
 
 self.onmessage = ({ data }) => {
@@ -51,6 +53,7 @@ async function answer({ module, header, id, task }) {
     if (module) {
         decoder = makeDecoder(module, header);
         nChannels = header.n_channels;
+        hasAlpha = hasAlphaIn(header);
         return;
     }
     const begin = performance.now();

@@ -12,7 +12,7 @@ const functions = {
     enlargedWindow,
     parentWindow,
     halved: (values, size) => Array.from(halved(Float32Array.from(values), size)),
-    rgbaOf: (values, nChannels, nPixels) => Array.from(rgbaOf(Float32Array.from(values), nChannels, nPixels)),
+    rgbaOf: (values, ...others) => Array.from(rgbaOf(Float32Array.from(values), ...others)),
 };
 const calls = JSON.parse(readFileSync(0, "utf8"));
 console.log(JSON.stringify(calls.map(([name, given]) => functions[name](...given))));

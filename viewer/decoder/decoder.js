@@ -214,10 +214,10 @@ function damagedChunk(level, number) {
     return new Error(`chunk ${number} of level ${level} is damaged; get the file again`);
 }
 
-/** 8 bits of planar values in [0, 1]: 4 channels have alpha, fewer are opaque; fewer than 3 are grey. */
-export function rgbaOf(values, nChannels, nPixels) {
+/** 8 bits of planar values in [0, 1]: the first three channels, fewer are grey; opaque, unless the fourth is alpha. */
+export function rgbaOf(values, nChannels, nPixels, hasAlpha = false) {
     const rgba = new Uint8ClampedArray(4 * nPixels).fill(255);
-    for (let channel = 0; channel < Math.max(3, Math.min(nChannels, 4)); channel++) {
+    for (let channel = 0; channel < (hasAlpha ? 4 : 3); channel++) {
         const plane = values.subarray(nChannels < 3 ? 0 : channel * nPixels);
         for (let i = 0, at = channel; i < nPixels; i++, at += 4) rgba[at] = 255 * plane[i];
     }

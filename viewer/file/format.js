@@ -1,7 +1,7 @@
 /** The file of a fit, docs/format.md: what lies before its chunks, and where these lie. */
 
 import { crc32 } from "./crc32.js";
-import { UnknownName, parseHeader } from "./header.js";
+import { UnknownName, hasAlphaIn, parseHeader } from "./header.js";
 import { inflatedUpTo } from "./inflate.js";
 import { countOf } from "./windows.js";
 
@@ -87,7 +87,7 @@ function oneLine(text) {
  * A fit whose beginning was read.
  *
  * name: of its file; bytes: of the file, as it should be
- * header: as it is in the file; nScales, nChannels: of it
+ * header: as it is in the file; nScales, nChannels: of it; hasAlpha: whether the fourth channel is alpha
  * size: of level 0, [h, w] or [d, h, w]
  * levels: a Map from indices to `FitLevel`, the coarsest first
  * finest: the finest level that is there whole; of a file that is cut short the coarser ones can be shown
@@ -100,7 +100,7 @@ class Fit {
 
     constructor(name, fileSize, header, index, start) {
         const { size, n_scales: nScales, n_channels: nChannels } = header;
-        Object.assign(this, { name, header, size, nScales, nChannels });
+        Object.assign(this, { name, header, size, nScales, nChannels, hasAlpha: hasAlphaIn(header) });
         this.levels = new Map(header.levels.map((entry) => [entry.level, new FitLevel(entry, header.chunk)]));
         const levels = [...this.levels.values()];
         const pictures = picturesOf(header.overview);

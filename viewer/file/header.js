@@ -160,3 +160,8 @@ function isFrame(frame) {
         frame.half_extents.every((extent) => extent > 0)
     );
 }
+
+/** Whether the fourth channel is alpha: four channels may also be measurements. */
+export function hasAlphaIn({ n_channels: nChannels, source }) {
+    return nChannels === 4 && !source.spectral;
+}

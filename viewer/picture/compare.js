@@ -14,9 +14,9 @@ export class Comparison {
     #item = null; // OpenSeadragon's TiledImage of the original, once there
     #isOpening = false;
 
-    /** original: {kind, url} of the site; nChannels: of the fit; onError: told in words what is wrong. */
-    constructor(viewer, original, nChannels, onError) {
-        this.modes = nChannels === 4 ? COMPARISONS.slice(0, 2) : COMPARISONS; // blending alpha gives no difference
+    /** original: {kind, url} of the site; hasAlpha: of the fit; onError: told in words what is wrong. */
+    constructor(viewer, original, hasAlpha, onError) {
+        this.modes = hasAlpha ? COMPARISONS.slice(0, 2) : COMPARISONS; // blending alpha gives no difference
         this.viewer = viewer;
         this.original = original;
         this.onError = onError;

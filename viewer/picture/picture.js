@@ -53,7 +53,7 @@ class PicturePage {
         this.blocks = new Blocks(this.item, this.levels);
         const tell = (text) => say(text, { isBad: true });
         this.comparison = this.site.original
-            ? new Comparison(viewer, this.site.original, this.fit.nChannels, tell)
+            ? new Comparison(viewer, this.site.original, this.fit.hasAlpha, tell)
             : null;
         this.panel = new PicturePanel(this, this.elements);
         this.#closers.push(makePictureTools(this, this.elements.tools));

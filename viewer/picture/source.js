@@ -151,7 +151,7 @@ export function sourceOf(fit, tiers, tiles, jobs) {
         },
         getTileUrl: keyOf,
         getTileHashKey: keyOf,
-        hasTransparency: () => fit.nChannels === 4,
+        hasTransparency: () => fit.hasAlpha,
         downloadTileStart: (job) => void jobs.start(job, tiers[job.tile.level], tiles),
         downloadTileAbort: (job) => jobs.abort(job),
     };
