@@ -32,8 +32,9 @@ def fit(signal: "str | PathLike | np.ndarray | Tensor", folder: str | Path | Non
 
     Inputs
         signal: a file that train.py takes; or an array of NumPy or torch: a picture (h, w), (h, w, c) or (c, h, w), c
-            of 1 (grey), 3 (RGB) or 4 (RGBA), uint8, uint16 or floats in [0, 1]; or the occupancy (d, h, w) of a
-            volume, bool, axes z, y, x
+            of 1 (grey), 3 (RGB), 4 (RGBA) or up to 64 (spectral), uint8, uint16 or floats in [0, 1], with `transfer` of
+            any range; or, axes z, y, x, the occupancy (d, h, w) of a mesh, bool, or with `task="volume"` a volume of
+            values (d, h, w), integers of up to 32 bits or floats
         folder: for what train.py leaves in ckpts/ and logs/; None keeps nothing
         options: of train.py by their names, numbers or lists of numbers: `quality="high"`, `num_epochs=[50, 200]`,
             `quiet=True`; their defaults are those of train.py

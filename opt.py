@@ -17,6 +17,9 @@ from utils.errors import InputError, size_text
 _LATER = ("start", "order", "fill", "loss")
 """Options younger than files: recorded where they differ from MINER_pl's, whose files stay as they are."""
 
+_OF_VALUES = ("transfer", "nodata")
+"""Of signals other than plain pixels and grids of meshes: recorded where they are used."""
+
 _RECORDED = (  # in this order, on which the bytes of checkpoints depend
     *("task", "path", "input_size", *(name for name in SEED if name not in _LATER)),
     *("target_psnr", "target_iou", "max_seconds", "seed"),
@@ -93,7 +96,8 @@ def complete(defaults: dict[str, Any], given: dict[str, Any]) -> Namespace:
 
 def _name_of(path: str, n: int) -> str:
     """A name for a run, from its file's; that of a mesh has the voxels along each axis."""
-    stem = f"{Path(path).stem}_{n}" if is_mesh(path) else Path(path).stem
+    stem = Path(path).stem.removesuffix(".nii")  # of .nii.gz
+    stem = f"{stem}_{n}" if is_mesh(path) else stem
     return re.sub(r"[^\w.+=-]", "_", stem).lstrip(".+=-")[:100] or "exp"
 
 
@@ -141,6 +145,7 @@ def recorded_options(options: Namespace) -> dict[str, Any]:
     kept |= {name: value for name in _LATER if (value := getattr(options, name)) != SEED[name]}
     if options.n_parameters is not None:
         kept["n_parameters"] = options.n_parameters
+    kept |= {name: value for name in _OF_VALUES if (value := getattr(options, name))}
     if options.pack:
         kept |= dict(pack=True, loss_db=options.loss_db)
     return json.loads(json.dumps(kept))  # new objects: pickled bytes depend on which strings are one and the same
@@ -165,8 +170,10 @@ def check_options(options: Namespace) -> None:
     if options.betas is not None and len(options.betas) != 2:
         raise InputError(f"--betas {value_text(options.betas)}: must be two numbers from 0 to below 1")
     check_epochs(options)
+    if is_mesh(options.path) and options.task != "mesh":
+        raise InputError(f"--task {options.task}: {options.path} is a mesh; leave it out")
     for other in TASKS.values():
-        if other is not task and (value := target_of(options, other)) is not None:
+        if other.metric_name != task.metric_name and (value := target_of(options, other)) is not None:
             raise InputError(f"--target_{other.metric_name} {value}: {task.signal} has --target_{task.metric_name}")
     if options.arch == "gabor" and options.use_pe:
         raise InputError("--arch gabor: it takes positions without an encoding; use --use_pe false")
@@ -176,6 +183,10 @@ def check_options(options: Namespace) -> None:
         raise InputError(f"--N {options.N}: {options.path} is no mesh, and has a size of its own; leave it out")
     if options.values is not None and not is_mesh(options.path):
         raise InputError(f"--values {options.values}: {options.path} is no mesh, and tells what it holds; leave it out")
+    for name, value in (("transfer", options.transfer), ("nodata", options.nodata or None)):
+        if value is not None and not task.has_values:
+            words = f"--{name}" if value is True else f"--{name} {value}"
+            raise InputError(f"{words}: is for floating point values, and this is {task.signal}; leave it out")
     if options.input_size and is_mesh(options.path):
         size = value_text(options.input_size)
         raise InputError(f"--input_size {size}: a mesh is sampled at --N voxels along each axis; use that")

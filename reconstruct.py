@@ -22,7 +22,7 @@ def make_parser() -> OneLineParser:
         prog="reconstruct.py",
         usage="ckpts/NAME --out FILE",
         description="Read a fit back from its checkpoints or its file: any level or crop, between the pixels too.",
-        rare=("b_chunks", "backend", "accelerator", "no_alpha", "field"),
+        rare=("b_chunks", "backend", "accelerator", "no_alpha", "channels", "field"),
     )
     _add_what(parser.add_argument_group("what to read"))
     _add_out(parser.add_argument_group("what to write"))
@@ -78,20 +78,36 @@ def _add_out(add_to: Options) -> None:
         "--out",
         type=text,
         metavar="FILE",
-        help="a picture: .png, .jpg, .tif, .zarr; a volume: .npy, or its mesh: .ply, .obj, .glb, .stl",
+        help="a picture: .png, .jpg, .tif, .zarr, .npy, .exr, .hdr; a volume: .npy, .nii, .nii.gz, .tif; a mesh: .ply, "
+        ".obj, .glb, .stl, or its grid: .npy",
     )
     add(
         "--original",
         type=text,
         metavar="FILE",
-        help="what was fitted, to compare with: the picture; the mesh, or its grid",
+        help="what was fitted, to compare with: the picture; the volume; the mesh, or its grid",
     )
     add_flag(add_to, "--blocks", "outline the blocks that have a network")
     add_choice(
-        add_to, "--bits", [8, 16], read=int, help="bits a channel of a picture (default: those of the fitted one)"
+        add_to,
+        "--bits",
+        [8, 16],
+        read=int,
+        help="write a channel, or a voxel, as an integer of so many bits (default: as in the file)",
     )
     add_flag(add_to, "--no_alpha", "leave a picture's alpha channel out")
-    add_flag(add_to, "--field", "of a volume, write the field itself to .npy, not field > 1/2")
+    add(
+        "--channels",
+        type=whole_number(1),
+        nargs="+",
+        metavar="N",
+        help="write these channels of a picture, from 1 on; one is grey, three are RGB, such as 4 3 2 of a satellite's",
+    )
+    add_flag(
+        add_to,
+        "--field",
+        "of a volume, write what was fitted, in [0, 1]: in place of the values, or of a mesh's field > 1/2",
+    )
 
 
 def _add_how(add_to: Options) -> None:

@@ -6,20 +6,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets.formats import DEPTHS
+from datasets.formats import DEPTHS, VALUES
 from datasets.formats.chunks import array_pixels, picture_axes
 from datasets.occupancy import grid_source
 from datasets.sources import Source, picture_source
+from datasets.transferred import transferred
+from datasets.volumes import Voxels, volume_source
 from utils.errors import InputError
+from utils.transfer import AS_SUITS, Reading
 
 
-def array_source(values: np.ndarray | torch.Tensor, size: tuple[int, int] | None = None) -> Source:
+def array_source(
+    values: np.ndarray | torch.Tensor, size: tuple[int, ...] | None = None, reading: Reading = AS_SUITS, n_dims: int = 2
+) -> Source:
     """A signal in an array of NumPy or torch.
 
     Inputs
-        values: a picture (h, w), (h, w, c) or (c, h, w), c of 1, 3 or 4: uint8, uint16, or floats in [0, 1], which are
-            rounded to 16 bits; or occupancy (d, h, w), bool
+        values: a picture (h, w), (h, w, c) or (c, h, w), c of 1 to 64: uint8, uint16, floats in [0, 1], which are
+            rounded to 16 bits, or other integers; floats of any range where `reading` says how; or occupancy
+            (d, h, w), bool; or, of three dimensions, values (d, h, w), integers of up to 32 bits or floats
         size: (h, w) to resize a picture to
+        reading: of values other than these
+        n_dims: of the signal, unless it is bool
     Errors
         InputError for any other array
     """
@@ -32,22 +40,28 @@ def array_source(values: np.ndarray | torch.Tensor, size: tuple[int, int] | None
         return grid_source(
             _name(array), array.shape, None, 1, lambda start, stop: array[None, start:stop].view(np.uint8)
         )
-    if np.issubdtype(array.dtype, np.floating):
+    if n_dims == 3:
+        if array.ndim != 3:
+            raise InputError(f"the array has shape {array.shape}; a volume is (d, h, w)")
+        voxels = Voxels(array.shape, array.dtype, lambda start, stop: array[start:stop])
+        return volume_source(_name(array), voxels, size, reading)
+    if np.issubdtype(array.dtype, np.floating) and reading == AS_SUITS:
         array = _in_16_bits(array)
     axes = picture_axes(array.shape) if array.ndim in (2, 3) else None
-    if axes is None or array.dtype not in DEPTHS:
+    if axes is None or array.dtype not in DEPTHS.keys() | VALUES:
         raise InputError(
             f"the array holds {array.dtype} values of shape {array.shape}; use uint8, uint16 or floats of a picture "
-            "(h, w), (h, w, c) or (c, h, w), c of 1, 3 or 4, or bools of a volume (d, h, w)"
+            "(h, w), (h, w, c) or (c, h, w), c of 1 to 64, or bools of a volume (d, h, w)"
         )
     path = _name(array)
-    return picture_source(path, array_pixels(path, array, axes, (1,) * array.ndim), size)
+    pixels = array_pixels(path, array, axes, (1,) * array.ndim)
+    return picture_source(path, *transferred(path, pixels, reading), size)
 
 
 def _in_16_bits(array: np.ndarray) -> np.ndarray:
     least, most = array.min(), array.max()
     if not (least >= 0 and most <= 1):  # NaN is neither
-        raise InputError(f"the array has values from {least} to {most}; scale them to 0 to 1")
+        raise InputError(f"the array has values from {least} to {most}; scale them to 0 to 1, or say transfer='linear'")
     return np.rint(array * (2**16 - 1)).astype(np.uint16)
 
 

@@ -104,7 +104,7 @@ def origin_of(path: Path) -> str:
     Errors
         InputError for a file that is no .npy file
     """
-    stored = _map_array(path)
+    stored = map_array(path)
     if stored.ndim or stored.dtype.names is None or "origin" not in stored.dtype.names:
         return ""
     return stored["origin"].item().decode(errors="replace")
@@ -121,7 +121,7 @@ def open_occupancy(path: str | Path, size: tuple[int, int, int] | None = None) -
         InputError for a file that is missing, is none of these, or is of another size
     """
     path = Path(path)
-    stored = _map_array(path)
+    stored = map_array(path)
     frame, rows_at_once, bits = None, 1, 1
     if stored.dtype.names is not None:
         held, slices, bits = _open_headed(path, stored)
@@ -167,10 +167,11 @@ def grid_source(
         decode_bytes=2 * n_read * prod(size[1:]),
         held_bytes=0,
         reader=read,
+        has_surface=True,
     )
 
 
-def _map_array(path: Path) -> np.memmap:
+def map_array(path: Path) -> np.memmap:
     """The array of a .npy file; InputError if it is not one."""
     check_file(path)
     try:

@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 
 from datasets.formats import Pixels, is_picture_folder, open_pixels
+from datasets.transferred import transferred
 from utils import windows
 from utils.errors import size_text
 from utils.files import check_file
 from utils.frame import Frame
+from utils.georeference import Georeference
+from utils.transfer import AS_SUITS, Reading, Transfer
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -36,8 +39,8 @@ class Source:
 
     path: of the file
     size: (h, w), upright and resized as asked for, or (d, h, w)
-    n_channels: 1 (grey or a volume), 3 (RGB) or 4 (RGBA)
-    bits: of a channel, 8 or 16; 1 for occupancy
+    n_channels: 1 (grey or a volume), 3 (RGB), 4 (RGBA) or, where they are spectral, any number up to 64
+    bits: of a channel as it is read, 8 or 16; 1 for occupancy
     frame: where the voxels of a grid lie in the mesh's space, or None if the file does not say
     file_size: before any resizing
     rows_at_once: rows that are cheapest to read together
@@ -47,6 +50,12 @@ class Source:
     reader: (start, stop) -> what `read` returns
     notes: what of the file is left out, a sentence each
     close: gives back the memory that is kept
+    transfer: how values were taken to the numbers that are read; None where the file holds these
+    has_surface: all of it inside, or outside, is an error
+    affine, scaling: of a volume of values: where its voxels lie, and how stored values are to be read; None where the
+        file does not say (`datasets.volumes.Voxels`)
+    spectral: its channels are measurements, none of them alpha
+    georeference: of the picture at its size
     """
 
     path: Path
@@ -61,13 +70,19 @@ class Source:
     reader: Callable[[int, int], np.ndarray] = field(repr=False)
     notes: tuple[str, ...] = ()
     close: Callable[[], None] = field(default=lambda: None, repr=False)
+    transfer: Transfer | None = None
+    has_surface: bool = False
+    affine: list[list[float]] | None = None
+    scaling: list[float] | None = None
+    spectral: bool = False
+    georeference: Georeference | None = None
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop.
 
         Outputs
-            (c, stop - start, *rest) uint8 or uint16 as in the file; occupancy is 0 and 1. It may be a view: do not
-            write to it
+            (c, stop - start, *rest) uint8 or uint16 as in the file, or of a transfer; occupancy is 0 and 1. It may be
+            a view: do not write to it
         Errors
             InputError if the file is damaged, or the rows do not fit into memory
         """
@@ -79,7 +94,7 @@ class Source:
 @dataclass(frozen=True)
 class Picture:
     """
-    values: (c, h, w) float32 in [0, 1]; c is 1 (grey), 3 (RGB) or 4 (RGBA)
+    values: (c, h, w) float32 in [0, 1]; c is 1 (grey), 3 (RGB), 4 (RGBA) or, of a spectral one, any number up to 64
     bits: of a channel, in the file
     """
 
@@ -94,26 +109,31 @@ def read_picture(path: str | Path, size: tuple[int, int] | None = None) -> Pictu
     return Picture(values.div_(2**source.bits - 1), source.bits)
 
 
-def open_picture(path: str | Path, size: tuple[int, int] | None = None) -> Source:
-    """Open a picture, upright by its EXIF orientation.
+def open_picture(path: str | Path, size: tuple[int, int] | None = None, reading: Reading = AS_SUITS) -> Source:
+    """Open a picture, upright by its EXIF orientation. Values other than plain pixels are read through once, for the
+    transfer that takes them to 16 bits.
 
     Chunked files (TIFF, Zarr) are read by windows. Those that decode only as a whole (PNG, JPEG and others; a single
     chunk), and those that are enlarged, are decoded at the first read and kept.
 
     Inputs
-        path: PNG, JPEG or TIFF, grey, RGB or either with alpha, 8 or 16 bits a channel; a Zarr folder or .zip of an
-            array (h, w), (h, w, c) or (c, h, w), or of a group whose first scale is one
+        path: PNG, JPEG or TIFF, grey, RGB or either with alpha, 8 or 16 bits a channel; a TIFF of up to 64 channels;
+            a Zarr folder or .zip of an array (h, w), (h, w, c) or (c, h, w), or of a group whose first scale is one, or
+            such a .npy; or floating point numbers in OpenEXR, Radiance, TIFF, Zarr or .npy
         size: (h, w) to resize to, by area averaging if it shrinks; None keeps the picture's own
+        reading: of values other than plain pixels
     Errors
         InputError for a file that is missing, is not a picture, or is of an unsupported kind
     """
     path = Path(path)
     if not is_picture_folder(path):
         check_file(path)
-    return picture_source(path, open_pixels(path), size)
+    return picture_source(path, *transferred(path, open_pixels(path), reading), size)
 
 
-def picture_source(path: Path, pixels: Pixels, size: tuple[int, int] | None = None) -> Source:
+def picture_source(
+    path: Path, pixels: Pixels, transfer: Transfer | None = None, size: tuple[int, int] | None = None
+) -> Source:
     """A picture, upright and resized, as `open_picture` tells."""
     upright = functools.partial(_upright_rows, pixels)
     exchanged = pixels.orientation in _EXCHANGED
@@ -136,6 +156,7 @@ def picture_source(path: Path, pixels: Pixels, size: tuple[int, int] | None = No
     else:
         rows = upright
         decode_bytes = _upright_bytes(pixels, windows.rows_at_once(pixels.n_channels, size, rows_at_once))
+    more = () if pixels.n_pictures == 1 else (f"{path} holds {pixels.n_pictures} pictures; only the first is read",)
     return Source(
         path,
         size,
@@ -147,9 +168,19 @@ def picture_source(path: Path, pixels: Pixels, size: tuple[int, int] | None = No
         decode_bytes=decode_bytes,
         held_bytes=held_bytes,
         reader=lambda start, stop: rows(start, stop).transpose(2, 0, 1),
-        notes=() if pixels.n_pictures == 1 else (f"{path} holds {pixels.n_pictures} pictures; only the first is read",),
+        notes=pixels.notes + more,
         close=close,
+        transfer=transfer,
+        spectral=pixels.spectral,
+        georeference=_georeference(pixels, size),
     )
+
+
+def _georeference(pixels: Pixels, size: tuple[int, int]) -> Georeference | None:
+    """Of the picture at a size; None for one that its file holds turned or mirrored."""
+    if pixels.georeference is None or pixels.orientation != 1:
+        return None
+    return pixels.georeference.window((0, 0), tuple(a / b for a, b in zip(pixels.size, size, strict=True)))
 
 
 def _n_bytes(pixels: Pixels, size: tuple[int, int]) -> int:
@@ -200,9 +231,16 @@ def _resize(path: Path, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray
         return pixels
     method = cv2.INTER_AREA if _shrinks(pixels.shape[:2], size) else cv2.INTER_CUBIC
     try:
-        return cv2.resize(pixels, size[::-1], interpolation=method).reshape(*size, -1)
+        return _resized(pixels, size, method)
     except cv2.error as error:
         raise MemoryError(f"{path} at {size_text(size)} pixels") from error
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int], method: int) -> np.ndarray:
+    """(h, w, c) at another size, by a method of OpenCV's, which takes four channels at once."""
+    parts = (pixels[:, :, first : first + 4] for first in range(0, pixels.shape[2], 4))
+    resized = [cv2.resize(part, size[::-1], interpolation=method).reshape(*size, -1) for part in parts]
+    return np.concatenate(resized, axis=2) if len(resized) > 1 else resized[0]
 
 
 def _shrunk_rows(
@@ -228,7 +266,7 @@ def _shrunk_rows(
         if means is None:
             dtype, means = strip.dtype, np.zeros((stop - start, size[1] * strip.shape[2]), np.float32)
         n_rows = len(strip)
-        strip = cv2.resize(strip.astype(np.float32), (size[1], n_rows), interpolation=cv2.INTER_AREA)
+        strip = _resized(strip.astype(np.float32), (n_rows, size[1]), cv2.INTER_AREA)
         low, weights = _area_weights(file_size[0], size[0], first, first + n_rows)
         skip, keep = max(start - low, 0), min(low + weights.shape[0], stop) - low
         means[low + skip - start : low + keep - start] += weights[skip:keep] @ strip.reshape(n_rows, -1)

@@ -111,7 +111,7 @@ def _fill(source: Source, n_scales: int, place: Path | None, progress: bool = Fa
         for start, stop in row_ranges(source.n_channels, source.size, source.rows_at_once):
             rows = source.read(start, stop)
             levels[0].numbers.numpy()[:, start:stop] = rows
-            found |= {bool(rows.min() > half), bool(rows.max() > half)} if len(source.size) == 3 else set()
+            found |= {bool(rows.min() > half), bool(rows.max() > half)} if source.has_surface else set()
             bar.update(stop - start)
         if len(found) == 1:
             which = "all" if found.pop() else "none"
@@ -143,4 +143,5 @@ def _key(source: Source, n_scales: int) -> str:
     files = sorted(origin.rglob("*")) if origin.is_dir() else [origin] if origin.exists() else []  # none of an array
     stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [os.stat(file)]]
     known_by = [_FORMAT, str(origin.resolve()), stamps, source.size, n_scales]
+    known_by += [source.transfer.record()] if source.transfer else []
     return f"{origin.stem}-{hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:16]}"

@@ -16,20 +16,54 @@ from torch import Tensor
 from datasets.formats import FORMATS, Format
 from utils.errors import InputError, size_text
 from utils.files import aside, check_replaceable
+from utils.georeference import Georeference
+from utils.transfer import Transfer
 
 _COPIES_HELD = 3  # gathered, padded, compressed
+_MOST_BYTES = 4  # of a value
 
 
-def check_picture_path(path: Path, n_channels: int, size: tuple[int, int], bits: int) -> None:
-    """InputError if a picture of this kind, of size (h, w), cannot be written to this path."""
+def holds_values(path: Path, transfer: Transfer) -> bool:
+    """Whether the format of a suffix holds the values that a transfer gives; InputError if it cannot be written."""
+    return transfer.dtype in _format_of(path).types
+
+
+def most_bits(path: Path) -> int:
+    """Of a channel that the format of a suffix holds."""
+    return _format_of(path).most_bits
+
+
+def check_picture_path(
+    path: Path,
+    n_channels: int,
+    size: tuple[int, int],
+    bits: int,
+    transfer: Transfer | None = None,
+    spectral: bool = False,
+) -> None:
+    """InputError if a picture of this kind, of size (h, w), cannot be written to this path.
+
+    Inputs
+        bits: of a channel, unless
+        transfer: gives other values, which the format holds
+    """
     format = _format_of(path)
-    if bits > format.most_bits:
+    if transfer is None and format.most_bits == 0:
+        raise InputError(f"{path}: {format.name} holds floating point numbers, not {bits} bits; write .png or .tif")
+    if transfer is None and bits > format.most_bits:
         raise InputError(
             f"{path}: {format.name} holds {format.most_bits} bits a channel, not {bits}; add --bits "
             f"{format.most_bits}, or write .png or .tif"
         )
-    if n_channels == 4 and not format.has_alpha:
+    if spectral and not format.has_spectral:
+        raise InputError(
+            f"{path}: {format.name} holds grey and colour pictures, not {n_channels} channels; write .tif, .zarr or "
+            ".npy, or choose one or three of them, such as --channels 3 2 1"
+        )
+    if n_channels == 4 and not spectral and not format.has_alpha:
         raise InputError(f"{path}: {format.name} holds no alpha; add --no_alpha, or write .png or .tif")
+    if n_channels == 1 and format.is_colour:
+        raise InputError(f"{path}: {format.name} holds colours, and the picture is grey; write .exr or .tif")
     if format.most_side is not None and max(size) > format.most_side:
         raise InputError(
             f"{path}: {format.name} holds {format.most_side} pixels a side, not {size_text(size)}; write .png or .tif"
@@ -45,7 +79,7 @@ def held_bytes(path: Path, n_channels: int, size: tuple[int, ...]) -> int:
     if len(size) != 2:
         return 0
     rows = _format_of(path).rows_held
-    return _COPIES_HELD * 2 * n_channels * min(rows, size[0]) * size[1]
+    return _COPIES_HELD * _MOST_BYTES * n_channels * min(rows, size[0]) * size[1]
 
 
 def _format_of(path: Path) -> Format:
@@ -56,25 +90,43 @@ def _format_of(path: Path) -> Format:
     return suffixes[path.suffix.lower()]
 
 
-def write_rows(path: str | Path, rows: Iterable[Tensor], n_channels: int, size: tuple[int, int], bits: int) -> None:
+def write_rows(
+    path: str | Path,
+    rows: Iterable[Tensor],
+    n_channels: int,
+    size: tuple[int, int],
+    bits: int,
+    transfer: Transfer | None = None,
+    spectral: bool = False,
+    georeference: Georeference | None = None,
+) -> None:
     """Write a picture in the format of the suffix.
 
     TIFF has tiles of 256 x 256 pixels, and 64-bit offsets if it needs them; a Zarr array (version 3) is a folder,
     (h, w) or (h, w, c), in chunks of 512 x 512 pixels. Besides the rows, memory holds the tiles or chunks that lie side
-    by side. PNG and JPEG also need disk space for the uncompressed pixels while they are written.
+    by side; of OpenEXR and Radiance, the whole. PNG and JPEG also need disk space for the uncompressed pixels while
+    they are written.
 
     Inputs
         rows: of the picture, `h` in all
         n_channels, size: (h, w) of the picture
-        bits: of a channel, 8 or 16
+        bits: of a channel, 8 or 16, unless
+        transfer: gives the values to write
+        spectral: the channels are measurements, none of them alpha
+        georeference: of the picture, which TIFF keeps
     Errors
         InputError for another suffix, for what the format cannot hold, for a file that cannot be written
     """
     path = Path(path)
-    check_picture_path(path, n_channels, size, bits)
-    dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
-    pixels = (_to_pixels(some, bits, dtype) for some in rows)
-    _format_of(path).write(path, pixels, (*size, n_channels), dtype)
+    check_picture_path(path, n_channels, size, bits, transfer, spectral)
+    if transfer:
+        dtype = np.dtype(transfer.dtype)
+        pixels = (np.ascontiguousarray(transfer.decode(some.permute(1, 2, 0).numpy())) for some in rows)
+    else:
+        dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
+        pixels = (_to_pixels(some, bits, dtype) for some in rows)
+    about = {"spectral": spectral, "georeference": georeference}
+    _format_of(path).write(path, pixels, (*size, n_channels), dtype, **about)
 
 
 def _to_pixels(rows: Tensor, bits: int, dtype: np.dtype) -> np.ndarray:

@@ -1,31 +1,40 @@
 """Pictures from their fits."""
 
+import sys
 from argparse import Namespace
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from datasets.writers import check_picture_path, write_rows
-from decoding.originals import original_rows
-from models.miner import MINER, WINDOW_VALUES
+from datasets.writers import check_picture_path, holds_values, most_bits, write_rows
+from decoding.originals import level_window, original_rows
+from models.miner import MINER
+from utils.channels import n_colours
+from utils.errors import InputError
 from utils.figures import draw_blocks
-from utils.metrics import Similarity, psnr
-from utils.pyramid import pyramid
-from utils.windows import Window, cut_rows, in_samples, size_of
+from utils.georeference import Georeference
+from utils.metrics import Similarity, picture_metrics
+from utils.transfer import Transfer
+from utils.windows import Window, in_samples, size_of
 
 
 def reconstruct_picture(model: MINER, level: int, crop: Window, options: Namespace) -> None:
-    bits = options.bits or model.source["bits"]
-    n_channels = 3 if options.blocks or (options.no_alpha and model.n_channels == 4) else model.n_channels
+    chosen = chosen_channels(model, options)
+    n_channels = 3 if options.blocks else len(chosen)
+    spectral = n_channels not in (1, 3) and (model.spectral or options.channels is not None)
     samples = in_samples(crop, options.scale)
     size = size_of(samples)
+    bits, transfer = _kind_of_values(model, options)
     if options.out is not None:
-        check_picture_path(Path(options.out), n_channels, size, bits)
+        check_picture_path(Path(options.out), n_channels, size, bits, transfer, spectral)
     original = None if options.original is None else original_rows(options.original, model)
-    errors, similarity = torch.zeros(2, dtype=torch.float64), Similarity()
+    metrics, similarity = picture_metrics(model.transfer, model.spectral), Similarity(model.spectral)
+    errors = torch.zeros(len(metrics), 2, dtype=torch.float64)
 
     def rows() -> Iterator[Tensor]:
         for window, decoded in model.decode_windows(
@@ -34,8 +43,9 @@ def reconstruct_picture(model: MINER, level: int, crop: Window, options: Namespa
             values = decoded.cpu()
             if original is not None:
                 truth = level_window(original, model.size, level, window)
-                errors.add_(psnr.totals(values, truth))
+                errors.add_(torch.stack([metric.totals(values, truth) for metric in metrics]))
                 similarity.add(values, truth)
+            values = values[chosen]
             if options.blocks:
                 values = draw_blocks(
                     values,
@@ -46,23 +56,52 @@ def reconstruct_picture(model: MINER, level: int, crop: Window, options: Namespa
                     top=window[0][0] - samples[0][0],
                     size=size,
                 )
-            yield values[:n_channels]
+            yield values
 
     if options.out is None:
         deque(rows(), maxlen=0)
     else:
-        write_rows(options.out, rows(), n_channels, size, bits)
+        as_fitted = (bits, transfer) == (model.source["bits"], model.transfer)
+        place = georeference_of(model, level, samples, options.scale, as_fitted)
+        write_rows(options.out, rows(), n_channels, size, bits, transfer, spectral, place)
     if original is not None:
-        print(psnr.line.format(psnr.value(*errors.tolist())))
+        if model.transfer:
+            print(f"note: PSNR and SSIM are those of the encoded values ({model.transfer.kind})", file=sys.stderr)
+        for metric, sums in zip(metrics, errors.tolist(), strict=True):
+            print(metric.line.format(metric.value(*sums)))
         none = "none, the picture is smaller than its window"
         print(f"SSIM : {none if similarity.value is None else f'{similarity.value:.4f}'}")
 
 
-def level_window(rows: Callable[[int, int], Tensor], size: tuple[int, ...], level: int, window: Window) -> Tensor:
-    """A window (c, n_rows, w) of a level of a picture, from the rows of level 0, which has size (h, w)."""
-    (top, bottom), across = window
-    parts = []
-    for start, stop in cut_rows(top, bottom, 1, max(1, WINDOW_VALUES // (2**level * size[1]))):
-        reach = rows(start * 2**level, min(stop * 2**level, size[0]))
-        parts.append(pyramid(reach, level + 1)[level][:, :, slice(*across)])
-    return torch.cat(parts, dim=1)
+def _kind_of_values(model: MINER, options: Namespace) -> tuple[int, Transfer | None]:
+    """Bits of a channel to write; or, of a fit of other values and where the file holds these, what gives them."""
+    bits, transfer = options.bits or model.source["bits"], model.transfer
+    if options.out is None or transfer is None:
+        return bits, None
+    path = Path(options.out)
+    if holds_values(path, transfer) and not options.bits:
+        return bits, transfer
+    if most := most_bits(path):  # or else it is refused
+        bits = options.bits or min(bits, most)
+        print(f"note: {path}: holds the encoded values ({transfer.kind}), of {bits} bits", file=sys.stderr)
+    return bits, None
+
+
+def chosen_channels(model: MINER, options: Namespace) -> list[int]:
+    """Which channels are written, from 0; InputError for those that the fit does not have."""
+    if options.channels is None:
+        n_channels = n_colours(model.n_channels, model.spectral) if options.no_alpha else model.n_channels
+        return list(range(n_channels))
+    if max(options.channels) > model.n_channels:
+        given = " ".join(map(str, options.channels))
+        raise InputError(f"--channels {given}: the fit has channels 1 to {model.n_channels}; use some of them")
+    return [channel - 1 for channel in options.channels]
+
+
+def georeference_of(model: MINER, level: int, samples: Window, scale: Fraction, as_fitted: bool) -> Georeference | None:
+    """Of a window of a level, in its samples. What stands for no value does so among values as they were fitted."""
+    if model.georeference is None:
+        return None
+    pixel = float(2**level / scale)
+    moved = model.georeference.window(tuple(start * pixel for start, _ in samples), (pixel, pixel))
+    return moved if as_fitted else replace(moved, nodata=None)

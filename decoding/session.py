@@ -9,6 +9,7 @@ import torch
 from datasets.tasks import task_of
 from datasets.writers import held_bytes
 from decoding.picture import reconstruct_picture
+from decoding.values import reconstruct_values
 from decoding.volume import reconstruct_volume
 from models.miner import MINER
 from utils.devices import device_of
@@ -16,6 +17,7 @@ from utils.errors import InputError, size_text
 from utils.memory import available_memory, used_memory
 from utils.windows import Window, in_samples, is_inside, size_of, whole
 
+_RECONSTRUCT = {"image": reconstruct_picture, "mesh": reconstruct_volume, "volume": reconstruct_values}
 _MARGIN = 2**27  # bytes that threads take, and libraries that are loaded later
 
 
@@ -28,13 +30,14 @@ def run(options: Namespace) -> None:
         print(f"note: {why_coarse(model)}", file=sys.stderr)
     if level not in model.levels:
         raise InputError(f"--level {level}: the fit has levels {model.finest} to {model.n_scales - 1}; use one of them")
-    crop = parse_crop(options.crop, model.levels[level].size)
+    task = task_of(len(model.size), model.source)
+    crop = parse_crop(options.crop, model.levels[level].size, task.size_order)
     if 0 in size_of(in_samples(crop, options.scale)):
         pixels = size_text(size_of(crop))
         raise InputError(f"--scale {float(options.scale):g}: leaves no sample of {pixels} pixels; use a larger one")
     if options.dry_run:
         sys.exit(0 if print_promise(model, level, crop, options) else 1)
-    (reconstruct_picture if len(model.size) == 2 else reconstruct_volume)(model, level, crop, options)
+    _RECONSTRUCT[task.name](model, level, crop, options)
 
 
 def why_coarse(model: MINER) -> str:
@@ -56,12 +59,16 @@ def print_promise(model: MINER, level: int, crop: Window, options: Namespace) ->
     return fits
 
 
-def parse_crop(numbers: list[int] | None, size: tuple[int, ...]) -> Window:
-    """X Y [Z] W H [D] as (start, stop) along the axes, the last of them x; the whole level for None."""
+def parse_crop(numbers: list[int] | None, size: tuple[int, ...], size_order: str) -> Window:
+    """X Y [Z] W H [D] as (start, stop) along the axes, the last of them x; the whole level for None.
+
+    Inputs
+        size_order: of a size on the command line, W H or W H D
+    """
     if numbers is None:
         return whole(size)
     given, n_dims = " ".join(map(str, numbers)), len(size)
-    order = f"{' '.join('XYZ'[:n_dims])} {task_of(n_dims).size_order}"
+    order = f"{' '.join('XYZ'[:n_dims])} {size_order}"
     if len(numbers) != 2 * n_dims:
         raise InputError(f"--crop {given}: must be {order}")
     starts, lengths = numbers[:n_dims][::-1], numbers[n_dims:][::-1]

@@ -20,9 +20,11 @@ from models.packed.ranges import is_url
 from models.run import read_folder
 from utils.errors import InputError, size_text
 from utils.frame import Frame
+from utils.georeference import Georeference
 from utils.pyramid import SMOOTH, upsample_whole
 from utils.raster import computed
 from utils.resampling import BETWEEN
+from utils.transfer import Transfer
 from utils.windows import Window, in_samples, is_inside, size_of, whole
 
 if TYPE_CHECKING:
@@ -71,8 +73,9 @@ class MINER:
             levels: the fitted ones by index, from the coarsest on without a gap
             n_scales: levels of the pyramid, fitted or not
             size: of level 0
-            source: of the file that was fitted: for a picture `bits`, of a channel; for a volume `frame`, where its
-                voxels lie
+            source: of the file that was fitted: for a picture `bits`, of a channel, and where they apply `spectral` and
+                `georeference`; for the grid of a mesh `frame`, where its voxels lie; for a volume of values `bits` and
+                `affine`, where its voxels lie; `transfer`, how its values lie in [0, 1], if it needs one
             options: of the command line that fitted it
             backend: that evaluates the networks
         """
@@ -126,6 +129,23 @@ class MINER:
         """Where the voxels of level 0 lie in the space of the mesh, or None if that is not known."""
         frame = self.source.get("frame")
         return Frame(**frame) if frame else None
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """From what is decoded to the values of the file, and back; None for plain pixels and grids of meshes."""
+        transfer = self.source.get("transfer")
+        return Transfer(**transfer) if transfer else None
+
+    @property
+    def spectral(self) -> bool:
+        """Whether channels are measurements: of four, the last is then no alpha."""
+        return bool(self.source.get("spectral"))
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """Where the pixels of level 0 lie on a map, or None if that is not known."""
+        georeference = self.source.get("georeference")
+        return Georeference(**georeference) if georeference else None
 
     @property
     def active_grids(self) -> dict[int, Tensor]:

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.level import Level
 from utils.checkpoint import find_levels, level_path, load_level
 from utils.errors import InputError, one_line
 from utils.frame import Frame
+from utils.georeference import Georeference
 from utils.pyramid import level_size
+from utils.transfer import Transfer
 
 _MOST_SCALES = 64
 
@@ -38,10 +42,19 @@ def checked_run(run: dict[str, Any]) -> dict[str, Any]:
         raise TypeError(f"{run['n_scales']} scales, {run['n_channels']} channels, size {run['size']}")
     if len(run["size"]) not in (2, 3):
         raise TypeError(f"size {run['size']}")
-    if len(run["size"]) == 2 and run["source"]["bits"] not in (8, 16):
-        raise TypeError(f"{run['source']['bits']} bits")
-    if run["source"].get("frame"):
-        Frame(**run["source"]["frame"])
+    source = run["source"]
+    if (len(run["size"]) == 2 or "bits" in source) and source["bits"] not in (8, 16):
+        raise TypeError(f"{source['bits']} bits")
+    if source.get("frame"):
+        Frame(**source["frame"])
+    if source.get("georeference"):
+        Georeference(**source["georeference"])
+    if "transfer" in source:
+        Transfer(**source["transfer"])
+    for name, shape in (("affine", (4, 4)), ("scaling", (2,))):
+        numbers = np.array(source.get(name) or np.zeros(shape), dtype=float)
+        if numbers.shape != shape or not np.isfinite(numbers).all():
+            raise TypeError(f"{name} {source[name]}")
     return run
 
 

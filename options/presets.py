@@ -48,8 +48,8 @@ _CENTRED = _BY_EPOCHS | dict(
     arch="centred", use_pe=True, frequencies="harmonics", n_layers=3, a=0.8, order="even", optimizer="nradam"
 )
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "seed": {"image": {}, "mesh": dict(patch_size=[16])},
-    "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16])},
+    "seed": {"image": {}, "mesh": dict(patch_size=[16]), "volume": dict(patch_size=[16])},
+    "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16]), "volume": _PAPER | dict(patch_size=[16])},
     "best": {
         "image": _CENTRED
         | dict(n_layers=2, n_freq=4, n_hidden=[8, 12, 15, 22, 30, 44, 60, 84, 120], lr=9e-2)
@@ -57,14 +57,17 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "mesh": _CENTRED
         | dict(patch_size=[16], n_freq=2)
         | dict(n_hidden=None, loss=None, loss_thr=None, stop_ratio=None),
+        "volume": _CENTRED
+        | dict(patch_size=[16], n_freq=2, n_hidden=[8, 12, 15, 22, 30, 44, 60, 84, 120])
+        | dict(loss="clipped", loss_thr=8e-5, stop_ratio=0.03),
     },
 }
 """What methods set otherwise, by name and task; None follows from the signal: `steps_for`, `accuracy_for`."""
 
 QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
-    "draft": {"image": dict(val_freq=10), "mesh": dict(val_freq=10)},
-    "normal": {"image": {}, "mesh": {}},
-    "high": {"image": dict(loss_thr=8e-6), "mesh": {}},
+    "draft": {"image": dict(val_freq=10), "mesh": dict(val_freq=10), "volume": dict(val_freq=10)},
+    "normal": {"image": {}, "mesh": {}, "volume": {}},
+    "high": {"image": dict(loss_thr=8e-6), "mesh": {}, "volume": dict(loss_thr=8e-6)},
 }
 """What the preset best sets otherwise, by quality and task; its epochs are below."""
 
@@ -78,12 +81,12 @@ ACCURACY: dict[str, dict[str, dict[str, Any]]] = {
         "high": dict(n_hidden=[12], loss="clipped", loss_thr=2e-4, stop_ratio=0.005),
     },
 }
-"""What the preset best sets for volumes, by what they hold and quality; a draft as normal."""
+"""What the preset best sets for the grids of meshes, by what they hold and quality; a draft as normal."""
 
 _EPOCHS = {  # of the coarser levels, and of the finest
-    "draft": {"image": (10, 20), "mesh": (10, 15)},
-    "normal": {"image": (100, 100), "mesh": (50, 150)},
-    "high": {"image": (300, 300), "mesh": (100, 300)},
+    "draft": {"image": (10, 20), "mesh": (10, 15), "volume": (10, 15)},
+    "normal": {"image": (100, 100), "mesh": (50, 150), "volume": (50, 100)},
+    "high": {"image": (300, 300), "mesh": (100, 300), "volume": (100, 300)},
 }
 LOSS_DB = 1.0
 """Decibels that the networks of --pack may lose by being rounded: with fewer bits each, or fewer parameters, a file of
@@ -96,10 +99,10 @@ _BATCHES, _BATCHES_OF_PLAIN_VOLUMES, _BATCHES_OF_FEW_EPOCHS = 8, 4, 16
 
 _LARGE = 2896  # pixels along an axis, of 8 megapixels: a larger picture has a level more for each doubling, and needs
 _EPOCHS_OF_LARGE = 0.75  # as many of the finest level's epochs
-_EPOCHS_OF_PACKED = {"image": 3, "mesh": 1}  # times: what fits better may be rounded more
-_COARSEST = {"image": 64, "mesh": 32}  # pixels or voxels along an axis, at least: two blocks
-_LARGEST = {"image": _LARGE, "mesh": 256}  # along an axis, up to which there are so many levels:
-_LEVELS = {"image": 4, "mesh": 3}
+_EPOCHS_OF_PACKED = {"image": 3, "mesh": 1, "volume": 1}  # times: what fits better may be rounded more
+_COARSEST = {"image": 64, "mesh": 32, "volume": 32}  # pixels or voxels along an axis, at least: two blocks
+_LARGEST = {"image": _LARGE, "mesh": 256, "volume": 256}  # along an axis, up to which there are so many levels:
+_LEVELS = {"image": 4, "mesh": 3, "volume": 3}
 
 STARTS = ["random", "ridge"]
 ORDERS = ["random", "even"]
@@ -107,8 +110,10 @@ ORDERS = ["random", "even"]
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gaussian": dict(activation="gaussian"),
     "centred": dict(activation="gaussian", centre=0.5),
-    "sine": dict(activation="sine", output="linear", omega={"image": 150.0, "mesh": 30.0}),
-    "gabor": dict(kind="filters", activation="gabor", output="linear", omega={"image": 10.0, "mesh": 5.0}),
+    "sine": dict(activation="sine", output="linear", omega={"image": 150.0, "mesh": 30.0, "volume": 30.0}),
+    "gabor": dict(
+        kind="filters", activation="gabor", output="linear", omega={"image": 10.0, "mesh": 5.0, "volume": 5.0}
+    ),
 }
 """What --arch means for the shape of a network (`models.shape`); omega is the default for each task, and the output,
 where none is given, a sine for residuals and a sigmoid for signals."""

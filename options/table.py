@@ -1,6 +1,7 @@
 """Every option of train.py, in groups, with its type and its help."""
 
 from datasets.tasks import TASKS, VALUES
+from options.defaults import default
 from options.presets import (
     ARCHITECTURES,
     FEW_EPOCHS,
@@ -10,9 +11,7 @@ from options.presets import (
     PRESETS,
     QUALITIES,
     RIDGE_EPOCHS,
-    SEED,
     STARTS,
-    accuracy_for,
 )
 from utils.cli import (
     OneLineParser,
@@ -24,14 +23,13 @@ from utils.cli import (
     option_type,
     positive,
     text,
-    value_text,
     whole_number,
 )
 
 _MOST_PIXELS = 2**20  # along an axis
 _MOST_EPOCHS = 10**7  # each has a place in the curves
 _RARE = (
-    "loss_db",
+    *("loss_db", "transfer", "nodata"),
     *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "start", "a", "order", "fill", "loss"),
     *("batch_size", "lr", "optimizer", "betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks"),
     *("max_memory", "max_blocks"),
@@ -43,8 +41,8 @@ def make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="train.py",
         usage="--path FILE",
-        description="Fit a picture, or the voxels of a mesh, with a Laplacian pyramid of tiny per-block MLPs. "
-        "Without any option, a picture that ships with the project is fitted.",
+        description="Fit a picture, a volume, or the voxels of a mesh, with a Laplacian pyramid of tiny per-block "
+        "MLPs. Without any option, a picture that ships with the project is fitted.",
         rare=_RARE,
     )
     _add_signal(parser.add_argument_group("signal"))
@@ -59,27 +57,13 @@ def make_parser() -> OneLineParser:
     return parser
 
 
-def _default(name: str) -> str:
-    """What an option of a method is unless it is given."""
-    best, seed = (_by_kind(preset, name) for preset in ("best", "seed"))
-    return f"(default: {best})" if best == seed else f"(default: {best}; seed {seed})"
-
-
-def _by_kind(preset: str, name: str) -> str:
-    image, mesh = ((SEED | PRESETS[preset][task])[name] for task in ("image", "mesh"))
-    if mesh is None:
-        distance, occupancy = (accuracy_for(values, "normal")[name] for values in ("distance", "occupancy"))
-        return f"{value_text(image)}, distances {value_text(distance)}, occupancy {value_text(occupancy)}"
-    return value_text(image) if image == mesh else f"{value_text(image)}, volumes {value_text(mesh)}"
-
-
 def _add_signal(add_to: Options) -> None:
     add = add_to.add_argument
     add(
         "--path",
         type=text,
         metavar="FILE",
-        help="what to fit: a picture, a mesh, or a grid of a mesh's voxels (.npy)",
+        help="what to fit: a picture; a mesh, or a grid of its voxels (.npy); a volume (.nii, .npy, a folder)",
     )
     add("--N", type=whole_number(1, 2**20), metavar="N", help=f"voxels along each axis of a mesh (default: {N_VOXELS})")
     add_choice(
@@ -97,7 +81,17 @@ def _add_signal(add_to: Options) -> None:
         help="resize a picture to this size, or to a square; of MINER_pl's volumes, the size of the file, W H D "
         "(default: the file's own)",
     )
-    add_choice(add_to, "--task", TASKS, help="the kind of the signal, if it is not to follow from the file")
+    add_choice(
+        add_to,
+        "--transfer",
+        ["linear", "log", "pq"],
+        help="the curve by which floating point values lie in [0, 1], where they are fitted (default: linear; of high "
+        "dynamic range log, of extreme ranges pq)",
+    )
+    add_flag(add_to, "--nodata", "take values that are no numbers, or infinite, for the lowest one")
+    add_choice(
+        add_to, "--task", TASKS, help="the kind of the signal; a TIFF of slices is a volume (default: by the file)"
+    )
 
 
 def _add_method(add_to: Options) -> None:
@@ -130,19 +124,19 @@ def _add_pyramid(add_to: Options) -> None:
         type=whole_number(1, _MOST_PIXELS),
         nargs="+",
         metavar="W H",
-        help=f"pixels of a block, W H (W H D) or one number; smaller ones suit finer detail {_default('patch_size')}",
+        help=f"pixels of a block, W H (W H D) or one number; smaller ones suit finer detail {default('patch_size')}",
     )
     add_choice(
         add_to,
         "--pyr",
         ["laplacian", "gaussian"],
-        help=f"what finer levels learn: the residual or the signal {_default('pyr')}",
+        help=f"what finer levels learn: the residual or the signal {default('pyr')}",
     )
     add_choice(
         add_to,
         "--fill",
         ["spline", "lanczos"],
-        help=f"how the coarser level is upsampled where a block has no network; lanczos is sharper {_default('fill')}",
+        help=f"how the coarser level is upsampled where a block has no network; lanczos is sharper {default('fill')}",
     )
 
 
@@ -154,7 +148,7 @@ def _add_networks(add_to: Options) -> None:
         nargs="+",
         metavar="N ...",
         help="units of a hidden layer; of several numbers, each block gets the one that suits how hard it is "
-        f"{_default('n_hidden')}",
+        f"{default('n_hidden')}",
     )
     add(
         "--n_parameters",
@@ -167,26 +161,26 @@ def _add_networks(add_to: Options) -> None:
         "--n_layers",
         type=whole_number(2, 100),
         metavar="N",
-        help=f"linear layers; 3 are enough with --use_pe {_default('n_layers')}",
+        help=f"linear layers; 3 are enough with --use_pe {default('n_layers')}",
     )
     _add_encoding(add_to)
 
 
 def _add_encoding(add_to: Options) -> None:
     add = add_to.add_argument
-    add_flag(add_to, "--use_pe", f"encode positions by sines and cosines {_default('use_pe')}", default=None)
+    add_flag(add_to, "--use_pe", f"encode positions by sines and cosines {default('use_pe')}", default=None)
     add(
         "--n_freq",
         type=whole_number(1, 64),
         metavar="N",
-        help=f"frequencies of the encoding; larger blocks need more {_default('n_freq')}",
+        help=f"frequencies of the encoding; larger blocks need more {default('n_freq')}",
     )
     add_choice(
         add_to,
         "--frequencies",
         ["octaves", "harmonics"],
         help="spacing of the encoding's frequencies: 1, 2, 4, ... or 3, 6, 9, ... radians over half a block "
-        f"{_default('frequencies')}",
+        f"{default('frequencies')}",
     )
     add_choice(
         add_to,
@@ -194,7 +188,7 @@ def _add_encoding(add_to: Options) -> None:
         ARCHITECTURES,
         help="hidden activations: gaussian, with a sine or sigmoid output; centred, Gaussians minus 1/2, which learn "
         "faster; sine, with a linear output (SIREN); gabor, products with Gabor filters of the positions (a "
-        f"multiplicative filter network) {_default('arch')}",
+        f"multiplicative filter network) {default('arch')}",
     )
     add(
         "--omega",
@@ -209,16 +203,16 @@ def _add_encoding(add_to: Options) -> None:
         ["none", "copy", "inherit"],
         help="what networks start from: none, random weights; copy, the weights of the coarser network at that place, "
         "halved for images; inherit, its features exactly (finer levels then have a wider encoding) "
-        f"{_default('weight_sharing')}",
+        f"{default('weight_sharing')}",
     )
     add_choice(
         add_to,
         "--start",
         STARTS,
         help=f"ridge: levels of at most {RIDGE_EPOCHS} epochs start from a wider draw, and from last layers that ridge "
-        f"regression has fitted to the signal {_default('start')}",
+        f"regression has fitted to the signal {default('start')}",
     )
-    add("--a", type=positive(), metavar="X", help=f"initial width of the activations {_default('a')}")
+    add("--a", type=positive(), metavar="X", help=f"initial width of the activations {default('a')}")
 
 
 def _add_steps(add_to: Options) -> None:
@@ -243,26 +237,26 @@ def _add_steps(add_to: Options) -> None:
         "--order",
         ORDERS,
         help="of a block's points in an epoch; even: those of a batch are spread evenly over the block "
-        f"{_default('order')}",
+        f"{default('order')}",
     )
     add_choice(
         add_to,
         "--loss",
         ["plain", "clipped"],
         help="the mean square error; clipped: of what is decoded: where the signal is 0 or 1, networks may go beyond "
-        f"{_default('loss')}",
+        f"{default('loss')}",
     )
     add(
         "--lr",
         type=positive(),
         metavar="X",
-        help=f"learning rate; it falls to a thirtieth along a cosine over each level {_default('lr')}",
+        help=f"learning rate; it falls to a thirtieth along a cosine over each level {default('lr')}",
     )
     add_choice(
         add_to,
         "--optimizer",
         ["radam", "adam", "nradam"],
-        help=f"optimizer; nradam is RAdam with Nesterov's momentum {_default('optimizer')}",
+        help=f"optimizer; nradam is RAdam with Nesterov's momentum {default('optimizer')}",
     )
     add(
         "--betas",
@@ -276,7 +270,7 @@ def _add_steps(add_to: Options) -> None:
         "--val_freq",
         type=whole_number(1, _MOST_EPOCHS),
         metavar="N",
-        help=f"epochs between validations, after which converged blocks stop training {_default('val_freq')}",
+        help=f"epochs between validations, after which converged blocks stop training {default('val_freq')}",
     )
 
 
@@ -287,14 +281,14 @@ def _add_ends(add_to: Options) -> None:
         type=not_negative(),
         metavar="X",
         help="mean square error up to which a block needs no network, or no training; 1e-4 is 40 dB; of several "
-        f"--n_hidden, what each parameter has to lower that of a pixel by {_default('loss_thr')}",
+        f"--n_hidden, what each parameter has to lower that of a pixel by {default('loss_thr')}",
     )
     add(
         "--stop_ratio",
         type=not_negative(),
         metavar="X",
         help="fraction of loss_thr at which a block stops training; below 1, networks go on improving "
-        f"{_default('stop_ratio')}",
+        f"{default('stop_ratio')}",
     )
     add(
         "--target_psnr",
@@ -302,7 +296,7 @@ def _add_ends(add_to: Options) -> None:
         metavar="DB",
         help="PSNR in dB at which a run ends, checked after every validation",
     )
-    add("--target_iou", type=positive(1), metavar="X", help="the same for a volume: its IoU")
+    add("--target_iou", type=positive(1), metavar="X", help="the same for a mesh: the IoU of its voxels")
     add(
         "--max_seconds",
         type=positive(1e9),

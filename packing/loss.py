@@ -8,7 +8,7 @@ from models.packed.quantised import Quantised
 from packing.quantise import Quantiser
 from utils.bars import tqdm
 from utils.errors import InputError
-from utils.metrics import psnr
+from utils.metrics import psnr_of
 
 _TRIES = 6
 _HARDLY = 0.9  # of the error before: what is no less has not followed the steps
@@ -32,7 +32,7 @@ class Packed:
 def pack_within(model: MINER, allowed: float, tried: Callable[[float], None] = lambda _: None) -> Packed:
     """
     Inputs
-        allowed: mean squared difference to the fit, over the colour channels
+        allowed: mean squared difference to the fit, over the channels that PSNR counts
         tried: is told the difference of each try
     Errors
         InputError where none is small enough
@@ -74,7 +74,8 @@ def _pack(model: MINER, quantisers: dict[int, Quantiser], error: float) -> Packe
 
 
 def difference(one: MINER, other: MINER) -> float:
-    """Mean squared difference of what two fits decode to, over the colour channels."""
+    """Mean squared difference of what two fits decode to, over the channels that PSNR counts."""
+    metric = psnr_of(one.spectral)
     pairs = zip(one.decode_windows(), other.decode_windows(), strict=True)
-    squared, count = sum(psnr.totals(values, others) for (_, values), (_, others) in pairs).tolist()
+    squared, count = sum(metric.totals(values, others) for (_, values), (_, others) in pairs).tolist()
     return squared / count

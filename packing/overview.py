@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.miner import MINER
+from utils.channels import n_shown
 from utils.pyramid import downsample
 
 TILE = 256
@@ -21,11 +22,11 @@ def overview(model: MINER) -> list[Tensor]:
     Of a volume there is none.
 
     Outputs
-        pictures (c, h, w) in [0, 1]
+        pictures (c, h, w) in [0, 1], grey, RGB or RGBA
     """
     if len(model.size) != 2:
         return []
-    pictures = [model.decode(model.n_scales - 1).cpu()]
+    pictures = [model.decode(model.n_scales - 1).cpu()[: n_shown(model.n_channels, model.spectral)]]
     while max(pictures[-1].shape[1:]) > TILE:
         pictures.append(downsample(pictures[-1]))
     return pictures[:0:-1] or pictures

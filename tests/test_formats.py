@@ -138,7 +138,7 @@ def test_a_truncated_picture_is_refused(tmp_path, suffix):
         read_picture(path)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int32, np.uint32])
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
 def test_other_numbers_are_refused_with_a_remedy(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "numbers.tif", RGB.astype(dtype), photometric="rgb")
     with pytest.raises(InputError, match=f"{np.dtype(dtype)} values.*8 or 16 bits"):
@@ -166,14 +166,6 @@ def test_jpeg_in_tiff_and_premultiplied_alpha(tmp_path):
     )
 
 
-def test_hdr_is_refused_with_a_remedy(tmp_path):
-    import cv2
-
-    cv2.imwrite(str(tmp_path / "light.hdr"), RGB.astype(np.float32))
-    with pytest.raises(InputError, match=r"float32 values.*8 or 16 bits"):
-        read_picture(tmp_path / "light.hdr")
-
-
 def test_what_a_file_cannot_hold_is_refused_and_an_old_file_stays(tmp_path):
     old = tmp_path / "old.jpg"
     old.write_bytes(b"precious")
@@ -188,7 +180,7 @@ def test_what_a_file_cannot_hold_is_refused_and_an_old_file_stays(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["old.jpg"]
 
 
-WRITTEN = [(format, suffix) for format in FORMATS for suffix in format.suffixes]
+WRITTEN = [(format, suffix) for format in FORMATS if format.most_bits for suffix in format.suffixes]
 
 
 @pytest.mark.parametrize(("format", "suffix"), WRITTEN, ids=[suffix for _, suffix in WRITTEN])

@@ -61,7 +61,7 @@ def test_a_grey_array_may_be_resized_and_a_volume_is_taken_for_one():
     [
         (np.full((4, 4), 1.5), "values from 1.5 to 1.5; scale them to 0 to 1"),
         (np.full((4, 4), np.nan), "values from nan to nan"),
-        (np.zeros((5, 4, 2), np.uint8), r"uint8 values of shape \(5, 4, 2\); use uint8"),
+        (np.zeros((70, 80, 90), np.uint8), r"uint8 values of shape \(70, 80, 90\); use uint8"),
         (np.zeros((4, 4), int), "int64 values"),
         (np.zeros((0, 4), np.uint8), "and so no values"),
         (np.zeros((2, 3, 4, 5), np.uint8), r"of shape \(2, 3, 4, 5\)"),

@@ -35,14 +35,17 @@ def test_a_file_alone_is_fitted_by_the_best_method_under_its_name():
         ("x/spot.obj", "mesh", "spot_256"),
         ("SPOT.STL", "mesh", "SPOT_256"),
         ("a.zarr", "image", "a"),
+        ("head.nii.gz", "volume", "head"),
+        ("head.NII", "volume", "head"),
         (".hidden", "image", "hidden"),
         ("a.tar.gz", "image", "a.tar"),
         ("..", "image", "exp"),
     ],
 )
-def test_the_kind_and_the_name_follow_from_the_file(path, task, name):
+def test_the_kind_and_the_name_follow_from_the_file(path, task, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where there are no pictures
     options = parse_options(["--path", path])
-    assert (options.task, options.exp_name, options.patch_size) == (task, name, [16] if task == "mesh" else [32, 32])
+    assert (options.task, options.exp_name, options.patch_size) == (task, name, [32, 32] if task == "image" else [16])
 
 
 @pytest.mark.parametrize("option", [f"--{name}" for name in SEED if name != "omega"])

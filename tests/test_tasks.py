@@ -15,18 +15,25 @@ FRAME = Frame((0.0, 1.0, 2.0), (1.0, 2.0, 3.0))
 
 
 def test_a_task_opens_judges_and_describes_its_signals(tmp_path):
-    image, mesh = TASKS["image"], TASKS["mesh"]
-    assert [(task.name, task.n_dims, task.metric) for task in TASKS.values()] == [("image", 2, psnr), ("mesh", 3, iou)]
-    assert [task_of(task.n_dims) for task in TASKS.values()] == [image, mesh]
+    image, mesh, volume = TASKS.values()
+    assert [(task.name, task.n_dims, task.metric) for task in TASKS.values()] == [
+        ("image", 2, psnr),
+        ("mesh", 3, iou),
+        ("volume", 3, psnr),
+    ]
+    records = ((2, {"bits": 8}), (2, {}), (3, {"frame": None}), (3, {}), (3, {"bits": 8, "affine": None}))
+    assert [task_of(*record) for record in records] == [image, image, mesh, mesh, volume]
     picture = image.open(ASTRONAUT, (75, 100))
     assert picture.size == (75, 100)
     assert image.describe(picture) == {"bits": 8}
     write_occupancy(tmp_path / "x.npy", np.zeros((3, 4, 1), np.uint8), 5, FRAME)
-    volume = mesh.open(tmp_path / "x.npy", None)
-    assert volume.size == (3, 4, 5)
-    assert mesh.describe(volume) == {"frame": {"centre": (0.0, 1.0, 2.0), "half_extents": (1.0, 2.0, 3.0)}}
+    grid = mesh.open(tmp_path / "x.npy", None)
+    assert grid.size == (3, 4, 5)
+    assert mesh.describe(grid) == {"frame": {"centre": (0.0, 1.0, 2.0), "half_extents": (1.0, 2.0, 3.0)}}
     np.save(tmp_path / "bools.npy", np.zeros((3, 4, 5), bool))
     assert mesh.describe(mesh.open(tmp_path / "bools.npy", None)) == {"frame": None}
+    np.save(tmp_path / "bytes.npy", np.arange(60, dtype=np.uint8).reshape(3, 4, 5))
+    assert volume.describe(volume.open(tmp_path / "bytes.npy", None)) == {"bits": 8, "affine": None}
 
 
 def test_options_can_be_parsed_by_tasks_before_anything_loads():

@@ -76,7 +76,7 @@ def test_jpeg_is_near_and_does_not_depend_on_the_cuts(tmp_path, n_channels):
 def test_tiff_takes_wide_offsets_where_it_needs_them(tmp_path, monkeypatch):
     pixels = pixels_of(3, 8)
     write_rows(tmp_path / "plain.tif", rows_of(pixels, CUTS[0]), 3, SIZE, 8)
-    monkeypatch.setattr(tiff, "_NEAR_BYTES", pixels.nbytes - 1)
+    monkeypatch.setattr(tiff, "NEAR_BYTES", pixels.nbytes - 1)
     write_rows(tmp_path / "big.tif", rows_of(pixels, CUTS[0]), 3, SIZE, 8)
     for name, is_big in (("plain.tif", False), ("big.tif", True)):
         with tifffile.TiffFile(tmp_path / name) as file:

@@ -16,8 +16,7 @@ from training.module import LevelModule
 from training.state import PartState
 from training.stop import StopSignals
 from utils.errors import Interrupted
-from utils.figures import highlight_blocks, signed, thumbnail
-from utils.metrics import n_colours
+from utils.figures import colours, highlight_blocks, signed, thumbnail
 from utils.windows import whole
 
 if TYPE_CHECKING:
@@ -122,8 +121,7 @@ class LevelImages(Callback):
         training = training.view(level.active_grid.shape)
         if self.band is not None:
             image, base, training = image[:, 0], base[:, 0], training[self.band]
-        colours = n_colours(len(image))
-        image, base = thumbnail(image[:colours]), thumbnail(base[:colours])
+        image, base = thumbnail(colours(image)), thumbnail(colours(base))
         largest = max(network.amplitude.max().item() for network in level.networks if network.n_blocks)
         figures = {
             "image": image,

@@ -15,6 +15,7 @@ from models.ops.batching import points_at_once
 from packing.rounding import rounding_bytes
 from training.spec import LevelSpec
 from utils.blocks import grid_shape
+from utils.channels import n_colours
 from utils.errors import size_text
 from utils.memory import available_memory, shared_memory, used_memory
 from utils.pyramid import level_size
@@ -203,7 +204,8 @@ def plan_run(
         n_local: processes on this machine
         max_memory: GiB of memory for each of them; None for what is free
         max_blocks: trained at once by each of them; None for as many as fit
-        n_parameters: of all networks, where there are several to choose from; None for one a pixel
+        n_parameters: of all networks, where there are several to choose from; None for one a pixel or,
+            of more than three channels, for every three values
     """
     networks = [make_network(1, spec.shapes[-1]) for spec in specs]  # of the most units
     sizes, patch_size = [level_size(source.size, spec.index) for spec in specs], specs[0].patch_size
@@ -211,7 +213,8 @@ def plan_run(
     most = sum(n * prod(grid_shape(size, patch_size)) for n, size in zip(per_block, sizes, strict=True))
     if len(specs[0].shapes) > 1:
         least = make_network(1, specs[-1].shapes[0]).n_parameters * prod(grid_shape(sizes[-1], patch_size))
-        most = min(most, max(prod(source.size), least) if n_parameters is None else n_parameters)
+        usual = prod(source.size) * max(3, n_colours(source.n_channels, source.spectral)) // 3
+        most = min(most, max(usual, least) if n_parameters is None else n_parameters)
     demand = Demand(
         sizes=sizes,
         n_channels=source.n_channels,

@@ -19,7 +19,7 @@ from training.run import packed_path
 from utils.checkpoint import checkpoint_bytes
 from utils.errors import InputError
 from utils.memory import peak_memory, release_memory
-from utils.metrics import Metric, Similarity, psnr
+from utils.metrics import Metric, Similarity, picture_metrics, psnr, psnr_of_channel
 from utils.raster import Raster
 from utils.windows import rows_at_once, whole
 
@@ -39,18 +39,23 @@ def finish(job: Job, signal: Raster, report: dict[str, Any], backend: str, start
     release_memory()
     run, metric = job.run, job.metric
     model = MINER.load(run.ckpts, job.device, backend)
-    measured = judge(job, model, signal)
+    is_picture = len(signal.size) == 2
+    of_pictures = picture_metrics(model.transfer, model.spectral) if is_picture else (psnr,)
+    metrics = list(dict.fromkeys((job.metric, *of_pictures)))
+    channels = [psnr_of_channel(channel) for channel in range(model.n_channels)] if model.spectral else []
+    measured = judge(job, model, signal, metrics + channels)
     quality = measured[job.metric]
     if math.isnan(quality):
         raise InputError(f"{run.ckpts} decodes to values that are not numbers: fit it again with --overwrite")
     if not job.ranks.is_first:
         return
     n_pixels, sizes = prod(signal.size), disk_sizes(job, model)
-    shown = {one.name: value if math.isfinite(value) else None for one, value in measured.items()}
-    report["levels"][0][metric.name] = shown[metric.name]
+    finite = {one: value if math.isfinite(value) else None for one, value in measured.items()}
+    report["levels"][0][metric.name] = finite[metric]
     report |= {
-        **shown,
-        **({"ssim": mean_similarity(model, signal, job.b_chunks)} if metric is psnr else {}),
+        **{one.name: finite[one] for one in metrics},
+        **({"psnr_per_channel": [finite[one] for one in channels]} if channels else {}),
+        **({"ssim": mean_similarity(model, signal, job.b_chunks)} if is_picture else {}),
         "parameters": model.n_parameters,
         "parameters_per_pixel": model.n_parameters / n_pixels,
         "bytes": sizes,
@@ -61,7 +66,7 @@ def finish(job: Job, signal: Raster, report: dict[str, Any], backend: str, start
     report |= surroundings(job.device)
     run.save_report(report)
     log_options(job, {metric.name: quality, "parameters": model.n_parameters, "seconds": report["seconds"]["total"]})
-    print_result(job, report, quality)
+    print_result(job, report, {one: measured[one] for one in metrics})
 
 
 def disk_sizes(job: Job, model: MINER) -> dict[str, int]:
@@ -74,10 +79,8 @@ def disk_sizes(job: Job, model: MINER) -> dict[str, int]:
     return sizes
 
 
-def judge(job: Job, model: MINER, signal: Raster) -> dict[Metric, float]:
-    """The quality of a fit as it is decoded, and the PSNR of a volume's field; each process decodes its share of the
-    bands of blocks."""
-    metrics = dict.fromkeys((job.metric, psnr))
+def judge(job: Job, model: MINER, signal: Raster, metrics: list[Metric]) -> dict[Metric, float]:
+    """The quality of a fit as it is decoded, by some metrics; each process decodes its share of the bands of blocks."""
     height, patch = signal.size[0], model.patch_size[0]
     bands = job.ranks.share_of(-(-height // patch))
     totals = torch.zeros(len(metrics), 2, dtype=torch.float64)
@@ -94,7 +97,7 @@ def judge(job: Job, model: MINER, signal: Raster) -> dict[Metric, float]:
     return {metric: metric.value(*of_metric) for metric, of_metric in zip(metrics, sums, strict=True)}
 
 
-def print_result(job: Job, report: dict[str, Any], quality: float) -> None:
+def print_result(job: Job, report: dict[str, Any], measured: dict[Metric, float]) -> None:
     n_diverged = sum(level["diverged_blocks"] for level in report["levels"])
     if job.enough.why:
         print(f"note: {job.enough.why}; --resume, with a higher target or more time, continues", file=sys.stderr)
@@ -110,7 +113,8 @@ def print_result(job: Job, report: dict[str, Any], quality: float) -> None:
     )
     if "packed" in sizes:
         print(f"{folder}/{packed_path(job.run.ckpts).name}: {sizes['packed']}")
-    print(job.metric.line.format(quality))
+    for metric in (job.metric, *(one for one in measured if one not in (job.metric, psnr))):
+        print(metric.line.format(measured[metric]))
 
 
 def print_finished(ckpts: Path, report: dict[str, Any], metric: Metric) -> None:
@@ -128,7 +132,7 @@ def mean_similarity(model: MINER, signal: Raster, b_chunks: int) -> float | None
         bands = [(start, start + rows) for start in starts]
     values = []
     for band in bands:
-        similarity = Similarity()
+        similarity = Similarity(model.spectral)
         for window, decoded in model.decode_windows(0, (band, (0, width)), 1, b_chunks, _SSIM_WINDOW):
             similarity.add(decoded.cpu(), signal.read(window))
         values.append(similarity.value)

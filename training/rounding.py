@@ -29,7 +29,7 @@ def rounded(
         sums: (n_grid, 2) the metric's, of the level as it is fitted
     """
     active = level.group >= 0
-    if metric is psnr:
+    if metric.name == psnr.name:
         squared, count = sums[active].sum(0).tolist()
         error = squared / max(count, 1)
     else:

@@ -32,6 +32,7 @@ from utils.checkpoint import lock
 from utils.errors import size_text
 from utils.imports import uncollected
 from utils.ranks import Ranks
+from utils.transfer import Reading
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,14 @@ def prepare(
     task = TASKS[options.task]
     if not options.dry_run:
         check_folder(root / "ckpts" / options.exp_name, options)
-    source = open_signal(options, task, ranks, root) if values is None else array_source(values, _size(options, task))
+    reading = Reading(options.transfer, options.nodata)
+    if values is None:
+        source = open_signal(options, task, reading, ranks, root)
+    else:
+        source = array_source(values, _size(options, task), reading, task.n_dims)
     options = settle(options, source.size, "occupancy" if source.bits == 1 else "distance")
+    if source.transfer:
+        options.transfer = source.transfer.kind
     if values is None and is_mesh(options.path):
         options.path = str(source.path)
     n_local = options.devices if ranks.size == 1 else ranks.n_local
@@ -129,13 +136,13 @@ def train(fit: Fit, ranks: Ranks, stop: StopSignals) -> None:
         loader.submit(load_training)  # takes as long as reading the signal
         store = open_levels(fit, ranks)
     source.close()
-    described = task.describe(source) | {"crc32": store.crc32}
+    metric, described = task.metric_of(source), task.describe(source) | {"crc32": store.crc32}
     logs = fit.root / "logs" / options.exp_name
     run = Run(fit.ckpts, options, source.size, source.n_channels, described, ranks, logs)
     target = target_of(options, task)
-    if report := run.finished(task.metric, target):
+    if report := run.finished(metric, target):
         if ranks.is_first and not options.quiet:
-            print_finished(fit.ckpts, report, task.metric)
+            print_finished(fit.ckpts, report, metric)
         return
     from training.curves import Curves
     from training.level import fit_levels
@@ -143,7 +150,7 @@ def train(fit: Fit, ranks: Ranks, stop: StopSignals) -> None:
     enough = Enough(target, options.max_seconds and fit.started + options.max_seconds, ranks)
     job = Job(
         specs=fit.specs,
-        metric=task.metric,
+        metric=metric,
         backend=fit.backend,
         device=fit.device,
         ranks=ranks,
@@ -152,7 +159,7 @@ def train(fit: Fit, ranks: Ranks, stop: StopSignals) -> None:
         run=run,
         plan=fit.plan,
         curves=Curves(logs) if ranks.is_first else None,
-        display=Display(fit.specs, fit.plan.blocks, task.metric, enough.deadline, options.quiet or not ranks.is_first),
+        display=Display(fit.specs, fit.plan.blocks, metric, enough.deadline, options.quiet or not ranks.is_first),
         n_parameters=options.n_parameters,
         b_chunks=options.b_chunks,
         save_every=options.save_every,
@@ -173,10 +180,10 @@ def load_training() -> None:
             gc.freeze()  # as `run` has done with what came before
 
 
-def open_signal(options: Namespace, task: Task, ranks: Ranks, root: Path) -> Source:
+def open_signal(options: Namespace, task: Task, reading: Reading, ranks: Ranks, root: Path) -> Source:
     """The file of the signal, at the size that is wanted; a mesh is sampled on a grid first."""
     if not is_mesh(options.path):
-        return task.open(options.path, _size(options, task))
+        return task.open(options.path, _size(options, task), reading)
     from datasets.grids import grid_path, kept_grid, make_grid, planned_grid  # trimesh and others load slowly
 
     folder = root / "occupancy"

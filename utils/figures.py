@@ -22,6 +22,11 @@ LEVEL_COLOURS = torch.tensor(
 ).div(255)
 
 
+def colours(picture: Tensor) -> Tensor:
+    """The channels of (c, ...) that stand for all: the first three, or the first alone."""
+    return picture[:3] if len(picture) >= 3 else picture[:1]
+
+
 def thumbnail(picture: Tensor, longest: int = 1024) -> Tensor:
     """Shrink (c, h, w) by area averaging until no side is longer than `longest`."""
     shrink = max(picture.shape[1:]) / longest
@@ -167,7 +172,7 @@ def draw_blocks(
     Outputs
         (3, n_rows, w) in [0, 1]
     """
-    drawn = (picture[:3] if len(picture) >= 3 else picture[:1].expand(3, -1, -1)).clone()
+    drawn = colours(picture).expand(3, -1, -1).clone()
     rows = (top, top + picture.shape[1])
     for level, grid in sorted(active.items(), reverse=True):
         block_size = tuple(patch * 2**level for patch in patch_size)

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from utils.channels import n_colours
+from utils.transfer import Transfer, mu_law
+
 _SSIM_WINDOW = 11
+_SSIM_CHANNELS = 4  # at once
 _SSIM_ROWS, _SSIM_VALUES = 32, 2**19  # of a strip: at least so many rows, and more as long as it has no more values
-
-
-def n_colours(n_channels: int) -> int:
-    """Channels that PSNR and SSIM count: all but the alpha of an RGBA picture."""
-    return 3 if n_channels == 4 else n_channels
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,14 @@ class Metric:
         return sums.cpu().sum(0, dtype=torch.float64)
 
 
-def _squared_error(reconstruction: Tensor, signal: Tensor, true: Tensor) -> Tensor:
-    colours = n_colours(signal.shape[2])
-    channels = (reconstruction - signal)[..., :colours].square_().unbind(2)
+def _squared_error(reconstruction: Tensor, signal: Tensor, true: Tensor, spectral: bool = False) -> Tensor:
+    return _squared_error_of(slice(n_colours(signal.shape[2], spectral)), reconstruction, signal, true)
+
+
+def _squared_error_of(counted: slice, reconstruction: Tensor, signal: Tensor, true: Tensor) -> Tensor:
+    channels = (reconstruction - signal)[..., counted].square_().unbind(2)
     error = sum(channels[1:], channels[0]) * true  # torch's sum is slow over a few values next to each other
-    return torch.stack([error.sum(1), true.sum(1) * colours], dim=1)
+    return torch.stack([error.sum(1), true.sum(1) * len(channels)], dim=1)
 
 
 def _overlap(reconstruction: Tensor, signal: Tensor, true: Tensor) -> Tensor:
@@ -64,6 +68,39 @@ def _psnr(squared_error: float, count: float) -> float:
 psnr = Metric("psnr", "PSNR : {:.4f} dB", "PSNR {:.2f} dB", _squared_error, _psnr)
 """Peak signal-to-noise ratio in dB for a peak of 1, over the colour channels; infinite for a perfect fit."""
 
+_spectral_psnr = replace(psnr, sums=partial(_squared_error, spectral=True))
+
+
+def psnr_of(spectral: bool) -> Metric:
+    """PSNR over the colour channels or, where they are spectral, over all of them."""
+    return _spectral_psnr if spectral else psnr
+
+
+def psnr_of_channel(channel: int) -> Metric:
+    """PSNR over one channel."""
+    return replace(psnr, sums=partial(_squared_error_of, slice(channel, channel + 1)))
+
+
+def mu_law_psnr(transfer: Transfer, spectral: bool = False) -> Metric:
+    """PSNR of the values that a transfer gives, by the mu-law: divided by the highest, at least 0 (Kalantari and
+    Ramamoorthi 2017)."""
+
+    def by_mu_law(encoded: Tensor) -> Tensor:
+        values = transfer.decode(encoded.cpu().numpy()).astype(np.float64)
+        return torch.from_numpy(mu_law(np.maximum(values, 0) / transfer.high))
+
+    def sums(reconstruction: Tensor, signal: Tensor, true: Tensor) -> Tensor:
+        return psnr_of(spectral).sums(by_mu_law(reconstruction), by_mu_law(signal), true.cpu())
+
+    return Metric("mu_law_psnr", "mu-law PSNR : {:.4f} dB", "mu-law PSNR {:.2f} dB", sums, _psnr)
+
+
+def picture_metrics(transfer: Transfer | None, spectral: bool = False) -> tuple[Metric, ...]:
+    """By which a picture is compared: PSNR as it is fitted and, of light, by the mu-law."""
+    by_mu_law = (mu_law_psnr(transfer, spectral),) if transfer and transfer.is_light else ()
+    return psnr_of(spectral), *by_mu_law
+
+
 iou = Metric(
     "iou",
     "IoU : {:.6f}",
@@ -76,9 +113,10 @@ iou = Metric(
 
 class Similarity:
     """Mean structural similarity (Wang et al. 2004) of two pictures that come in consecutive rows: over the colour
-    channels, wherever the window of 11 pixels lies inside."""
+    channels or, where they are spectral, over all of them, wherever the window of 11 pixels lies inside."""
 
-    def __init__(self) -> None:
+    def __init__(self, spectral: bool = False) -> None:
+        self._spectral = spectral
         self._last: tuple[Tensor, Tensor] | None = None  # rows that later windows still cover
         self._total, self._count = 0.0, 0
 
@@ -86,15 +124,16 @@ class Similarity:
         """The next rows of both, (c, n_rows, w) in [0, 1]."""
         from kornia.metrics import ssim as ssim_map
 
-        colours = n_colours(len(signal))
-        rows = max(_SSIM_ROWS, _SSIM_VALUES // (colours * signal.shape[2]))
+        colours = n_colours(len(signal), self._spectral)
+        rows = max(_SSIM_ROWS, _SSIM_VALUES // (min(colours, _SSIM_CHANNELS) * signal.shape[2]))
         for pair in zip(prediction[:colours].split(rows, dim=1), signal[:colours].split(rows, dim=1), strict=True):
             if self._last is not None:
                 pair = tuple(torch.cat([before, after], dim=1) for before, after in zip(self._last, pair, strict=True))
             if min(pair[0].shape[1:]) >= _SSIM_WINDOW:
-                values = ssim_map(pair[0][None], pair[1][None], _SSIM_WINDOW, padding="valid")
-                self._total += values.sum(dtype=torch.float64).item()
-                self._count += values.numel()
+                for some in zip(*(part[None].split(_SSIM_CHANNELS, dim=1) for part in pair), strict=True):
+                    values = ssim_map(*some, _SSIM_WINDOW, padding="valid")
+                    self._total += values.sum(dtype=torch.float64).item()
+                    self._count += values.numel()
             self._last = tuple(part[:, -(_SSIM_WINDOW - 1) :].clone() for part in pair)
 
     @property

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from datasets.sources import Source
 from datasets.store import map_levels, store_bytes, write_levels
-from decoding.picture import level_window
+from decoding.originals import level_window
 from models.miner import MINER
+from utils.channels import n_shown
 from utils.pyramid import level_size
 from utils.windows import Window, size_of
 from viewing.iiif import MOST_AREA, Request, scale_factors
@@ -54,7 +55,8 @@ class Picture:
 
 
 def fit_picture(model: MINER) -> Picture:
-    """The finest level of a fit that is there, and means of it."""
+    """The finest level of a fit that is there, and means of it; the first three of many channels."""
+    shown = n_shown(model.n_channels, model.spectral)
     finest, coarsest = model.finest, model.n_scales - 1
     size = model.levels[coarsest].size
 
@@ -64,10 +66,10 @@ def fit_picture(model: MINER) -> Picture:
             values = level_window(
                 lambda *rows: model.decode(coarsest, (rows, (0, size[1]))), size, level - coarsest, window
             )
-            return as_bytes(values)
-        return np.concatenate([as_bytes(values) for _, values in model.decode_windows(level, window)])
+            return as_bytes(values[:shown])
+        return np.concatenate([as_bytes(values[:shown]) for _, values in model.decode_windows(level, window)])
 
-    return Picture(model.levels[finest].size, model.n_channels, read)
+    return Picture(model.levels[finest].size, shown, read)
 
 
 def levels_bytes(source: Source) -> int:
@@ -76,7 +78,9 @@ def levels_bytes(source: Source) -> int:
 
 
 def original_picture(source: Source, folder: Path) -> Picture:
-    """What was fitted. It is read when it is first asked for, and its levels are kept in a folder."""
+    """What was fitted, the first three of many channels. It is read when it is first asked for, and its levels are kept
+    in a folder."""
+    shown = n_shown(source.n_channels, source.spectral)
     n_levels = len(scale_factors(source.size))
 
     @cache
@@ -85,7 +89,7 @@ def original_picture(source: Source, folder: Path) -> Picture:
         source.close()
         return map_levels(source, n_levels, folder).levels
 
-    return Picture(source.size, source.n_channels, lambda level, window: as_bytes(levels()[level].read(window)))
+    return Picture(source.size, shown, lambda level, window: as_bytes(levels()[level].read(window)[:shown]))
 
 
 def as_bytes(values: Tensor) -> np.ndarray:

@@ -25,6 +25,7 @@ from models.packed.ranges import is_url
 from packing.session import check_finished, pack
 from utils.checkpoint import find_levels, level_path, load_level
 from utils.errors import InputError, size_text
+from utils.transfer import Reading
 from viewing.export import check_target, export_folder, export_page, is_page
 from viewing.images import Picture, fit_picture, levels_bytes, original_picture
 from viewing.server import HOST, make_app
@@ -199,7 +200,7 @@ def named_original(folder: Path) -> Path | None:
 def open_original(path: str | Path, model: MINER, folder: Path) -> Source:
     """InputError unless it is a picture of the size and the channels of the fit, or the run has resized it, and a
     folder has room for its levels."""
-    source = open_picture(path, model.size)
+    source = open_picture(path, model.size, Reading(model.transfer))
     if source.file_size != model.size and not model.options.get("input_size"):
         sizes = f"{size_text(source.file_size)} pixels, and the fit {size_text(model.size)}"
         raise InputError(f"--original {path}: has {sizes}; use what was fitted")
@@ -207,6 +208,8 @@ def open_original(path: str | Path, model: MINER, folder: Path) -> Source:
         raise InputError(
             f"--original {path}: has {source.n_channels} channels, and the fit {model.n_channels}; use what was fitted"
         )
+    if source.transfer != model.transfer:
+        raise InputError(f"--original {path}: holds other values than what was fitted; use that")
     missing, free = levels_bytes(source), shutil.disk_usage(folder).free
     if missing > free:
         sizes = f"{missing / 2**30:.1f} GiB of temporary files, and {folder.parent} has {free / 2**30:.1f} free"

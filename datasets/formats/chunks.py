@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from datasets.formats import DEPTHS, Pixels
+from utils.channels import MOST_CHANNELS
 from utils.errors import InputError, one_line
 from utils.memory import check_memory
 
-_CHANNELS = (1, 3, 4)
+_COLOURS, _COLOURS_OF_VALUES = (1, 3, 4), (1, 3)  # values other than plain pixels have no alpha
 _CHUNKS_AT_ONCE = 10  # of Zarr's reader
 _CHUNK_COST = 2**13  # bytes that each chunk of a window takes, whether the file holds it or not
 
@@ -21,35 +22,45 @@ _CHUNK_COST = 2**13  # bytes that each chunk of a window takes, whether the file
 def picture_axes(shape: tuple[int, ...], is_scale: bool = False) -> str | None:
     """A letter for each axis, as `read_window` takes them, or None if no picture has the shape.
 
+    Of the first and the last of three axes, that of 1, 3 or 4 entries is the channels'; else the shorter one, if it
+    has at most 64.
+
     Inputs
         is_scale: of a group, where axes of length 1 (t, c and z of OME-Zarr) may come first
     """
     letters = "".join("-" if is_scale and len(shape) > 3 and n == 1 else "S" for n in shape[:-2])
     if len(shape) >= 2 and "S" not in letters:
         return letters + "YX"
-    if len(shape) == 3 and shape[2] in _CHANNELS:
+    if letters.count("S") != 1:
+        return None
+    first, last = shape[letters.index("S")], shape[-1] if len(shape) == 3 else None
+    if last in _COLOURS:
         return "YXS"
-    if letters.count("S") == 1 and shape[letters.index("S")] in _CHANNELS:
-        return letters + "YX"
-    return None
+    if last is not None and first not in _COLOURS and last <= min(first, MOST_CHANNELS):
+        return "YXS"
+    return letters + "YX" if first <= MOST_CHANNELS else None
 
 
 def array_pixels(path: Path, array: Any, axes: str, chunks: tuple[int, ...]) -> Pixels:
-    """The picture in an array in memory, in a mapped file or of Zarr.
+    """The picture in an array in memory, in a mapped file or of Zarr, of pixels or of `VALUES`.
 
     Inputs
         axes: as `read_window` takes them
         chunks: of the array, along its axes
     """
     rows, columns = axes.index("Y"), axes.index("X")
+    dtype = array.dtype.newbyteorder("=")
+    n_channels = array.shape[axes.index("S")] if "S" in axes else 1
     return Pixels(
         (array.shape[rows], array.shape[columns]),
-        array.shape[axes.index("S")] if "S" in axes else 1,
-        DEPTHS[array.dtype],
+        n_channels,
+        DEPTHS.get(dtype, 16),
         1,
         (chunks[rows], chunks[columns]),
         functools.partial(read_window, path, array, axes),
         functools.partial(window_bytes, array, axes),
+        dtype=None if dtype in DEPTHS else dtype,
+        spectral=n_channels not in (_COLOURS if dtype in DEPTHS else _COLOURS_OF_VALUES),
     )
 
 

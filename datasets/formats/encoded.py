@@ -82,11 +82,14 @@ def whole(
     decode: Callable[[], np.ndarray],
     decode_bytes: int,
     n_pictures: int = 1,
+    dtype: np.dtype | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Pixels:
     """A picture that `decode` gives as a whole, (h, w, c).
 
     Inputs
         decode_bytes: of memory that pixels take at the peak of decoding, besides buffers
+        dtype: of intensities of light, in place of pixels
     """
     return Pixels(
         size,
@@ -97,6 +100,9 @@ def whole(
         window=lambda rows, columns: decode()[rows, columns],
         window_bytes=lambda n_rows, n_columns: decode_bytes + _BUFFERS,
         n_pictures=n_pictures,
+        dtype=dtype,
+        is_light=dtype is not None,
+        notes=notes,
     )
 
 

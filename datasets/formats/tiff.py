@@ -13,11 +13,13 @@ import numpy as np
 import PIL.Image
 import tifffile
 
-from datasets.formats import DEPTHS, SUPPORTED, Pixels, unsupported_type
+from datasets.formats import DEPTHS, SUPPORTED, VALUES, Pixels, unsupported_type
 from datasets.formats.chunks import read_window, regroup, window_bytes
 from datasets.formats.jpeg import read_frame
+from utils.channels import MOST_CHANNELS
 from utils.errors import InputError, one_line, size_text
 from utils.files import aside
+from utils.georeference import Georeference
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own messages say what is wrong
 
@@ -27,6 +29,7 @@ _COLOURS = {
     tifffile.PHOTOMETRIC.RGB,
     tifffile.PHOTOMETRIC.PALETTE,
 }
+_OF_VALUES = {tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB}
 _JPEGS = {
     tifffile.COMPRESSION.JPEG,
     tifffile.COMPRESSION.OJPEG,
@@ -43,9 +46,19 @@ _PICTURES = _JPEGS | {
     tifffile.COMPRESSION.PNG,
 }
 """Compressions whose chunks are pictures in themselves."""
+_ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
+_GEOREFERENCE = {  # tags of GeoTIFF and GDAL, and their types
+    "pixel_scale": (33550, "d"),
+    "tiepoints": (33922, "d"),
+    "transformation": (34264, "d"),
+    "keys": (34735, "H"),
+    "doubles": (34736, "d"),
+    "text": (34737, "s"),
+    "nodata": (42113, "s"),
+}
 _LARGER = 2  # than a chunk: some encoders pad
 _TILE = 256  # pixels a side, of the files written
-_NEAR_BYTES = 2**32 - 2**25  # of pixels, which 32-bit offsets surely reach
+NEAR_BYTES = 2**32 - 2**25  # of pixels, which 32-bit offsets surely reach
 
 
 def open_pixels(path: Path) -> Pixels:
@@ -74,17 +87,24 @@ def _open_page(path: Path, page: tifffile.TiffPage, n_pictures: int) -> Pixels:
     _check_page(path, page, photometric)
     n_samples = _n_samples(page)
     is_palette = photometric == tifffile.PHOTOMETRIC.PALETTE
-    is_premultiplied = tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples
+    has_alpha = _has_alpha(page, photometric)
+    is_premultiplied = has_alpha and tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples
     array, chunk = _page_array(page)
     read = functools.partial(read_window, path, array, page.axes)
+    if page.dtype in VALUES:
+        n_bytes = functools.partial(window_bytes, array, page.axes)
+        return _values(path, page, has_alpha, n_pictures, read, n_bytes, chunk)
     colours = functools.partial(
         _to_colours,
         inverted=photometric == tifffile.PHOTOMETRIC.MINISWHITE,
         palette=(page.colormap.T >> 8).astype(np.uint8) if is_palette else None,
+        grey_alpha=has_alpha and n_samples == 2,
         premultiplied=is_premultiplied,
     )
-    is_converted = is_palette or page.dtype == bool or n_samples == 2 or photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    n_channels = 3 if is_palette else 4 if n_samples == 2 else n_samples
+    n_channels = 3 if is_palette else 4 if has_alpha else n_samples
+    is_converted = (
+        is_palette or page.dtype == bool or n_channels != n_samples or photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    )
     bits = 8 if is_palette or page.dtype == bool else DEPTHS[page.dtype]
     extra_bytes = 80 if is_premultiplied else is_converted * n_channels * bits // 8  # of a pixel, as it is converted
     return Pixels(
@@ -96,20 +116,75 @@ def _open_page(path: Path, page: tifffile.TiffPage, n_pictures: int) -> Pixels:
         lambda rows, columns: colours(read(rows, columns)),
         lambda n_rows, n_columns: window_bytes(array, page.axes, n_rows, n_columns) + n_rows * n_columns * extra_bytes,
         n_pictures,
+        spectral=n_channels not in (1, 3) and not has_alpha,
+        georeference=_read_georeference(page),
     )
 
 
+def _values(
+    path: Path,
+    page: tifffile.TiffPage,
+    has_alpha: bool,
+    n_pictures: int,
+    read: Callable[[slice, slice], np.ndarray],
+    n_bytes: Callable[[int, int], int],
+    chunk: tuple[int, int],
+) -> Pixels:
+    """A page of floating point numbers or of integers that are no plain pixels, without its alpha."""
+    n_channels = _n_samples(page) - has_alpha
+    return Pixels(
+        (page.imagelength, page.imagewidth),
+        n_channels,
+        16,
+        page.tags.valueof("Orientation", default=1),
+        chunk,
+        lambda rows, columns: read(rows, columns)[..., :n_channels],
+        n_bytes,
+        n_pictures,
+        dtype=page.dtype,
+        notes=(f"{path}: its alpha is left out",) if has_alpha else (),
+        spectral=n_channels not in (1, 3),
+        georeference=_read_georeference(page),
+    )
+
+
+def _has_alpha(page: tifffile.TiffPage, photometric: int) -> bool:
+    """Whether the last of two or four samples is alpha: where the file says so or, of RGB with one more that is no map,
+    says nothing."""
+    n_samples = _n_samples(page)
+    if _ALPHA & set(page.extrasamples):
+        return n_samples in (2, 4)
+    return n_samples == 4 and photometric == tifffile.PHOTOMETRIC.RGB and not page.is_geotiff
+
+
+def _read_georeference(page: tifffile.TiffPage) -> Georeference | None:
+    """None where there is none, or it is damaged: the pixels are there all the same."""
+    found = {name: page.tags.valueof(code) for name, (code, _) in _GEOREFERENCE.items()}
+    found = {name: value for name, value in found.items() if value is not None}
+    try:
+        found = {
+            name: value if isinstance(value, str) else np.atleast_1d(value).tolist() for name, value in found.items()
+        }
+        return Georeference(**found) if found else None
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
 def _check_page(path: Path, page: tifffile.TiffPage, photometric: int) -> None:
-    """InputError for samples that are not a grey, RGB or palette picture of 8 or 16 bits."""
+    """InputError for samples that are not a palette picture, or up to 64 channels of 8 or 16 bits or of `VALUES`."""
+    if isinstance(page.bitspersample, tuple):
+        depths = ", ".join(map(str, dict.fromkeys(page.bitspersample)))
+        raise InputError(f"{path} has channels of {depths} bits; give all of them the same")
     if page.axes not in ("YX", "YXS", "SYX") or photometric not in _COLOURS or not page.dtype or 0 in page.shape:
         kind = getattr(photometric, "name", photometric)
         raise InputError(f"{path} is a TIFF of kind {kind} {page.axes}; convert it to grey, RGB or a palette")
     if page.dtype in DEPTHS and page.bitspersample != DEPTHS[page.dtype]:
         raise InputError(f"{path} has {page.bitspersample} bits a channel; use {SUPPORTED}")
     n_samples = _n_samples(page)
-    if n_samples not in (1, 2, 3, 4):
-        raise InputError(f"{path} has {n_samples} channels; convert it to grey or RGB, with or without alpha")
-    if page.dtype not in DEPTHS and page.dtype != bool:
+    if n_samples > MOST_CHANNELS:
+        raise InputError(f"{path} has {n_samples} channels; choose at most {MOST_CHANNELS} of them")
+    is_plain = page.dtype in DEPTHS or page.dtype == bool
+    if not is_plain and (page.dtype not in VALUES or photometric not in _OF_VALUES):
         raise unsupported_type(path, page.dtype)
     if photometric == tifffile.PHOTOMETRIC.PALETTE and (
         page.colormap is None or n_samples > 1 or page.colormap.shape != (3, 2**page.bitspersample)
@@ -162,17 +237,19 @@ def _size_of(compression: int, data: bytes) -> tuple[int, int]:
         return picture.size[::-1]
 
 
-def _to_colours(samples: np.ndarray, inverted: bool, palette: np.ndarray | None, premultiplied: bool) -> np.ndarray:
-    """Samples (h, w, s) as grey, RGB or RGBA."""
+def _to_colours(
+    samples: np.ndarray, inverted: bool, palette: np.ndarray | None, grey_alpha: bool, premultiplied: bool
+) -> np.ndarray:
+    """Samples (h, w, s) as grey, RGB or RGBA, or as they are."""
     if samples.dtype == bool:
         samples = samples.astype(np.uint8) * 255
     if inverted:
         samples = np.invert(samples)
     if palette is not None:
         return palette[samples[..., 0]]
-    if samples.shape[2] == 2:  # grey and alpha
+    if grey_alpha:
         samples = samples[:, :, [0, 0, 0, 1]]
-    if premultiplied and samples.shape[2] == 4:
+    if premultiplied:
         peak = np.iinfo(samples.dtype).max
         alpha = np.maximum(samples[:, :, 3:], 1) / peak
         straight = (samples[:, :, :3] / alpha).round().clip(0, peak)
@@ -180,25 +257,40 @@ def _to_colours(samples: np.ndarray, inverted: bool, palette: np.ndarray | None,
     return samples
 
 
-def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
+def write_pixels(
+    path: Path,
+    rows: Iterable[np.ndarray],
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    spectral: bool = False,
+    georeference: Georeference | None = None,
+) -> None:
     """Write tiles of 256 x 256 pixels, with 64-bit offsets if the file needs them."""
     height, width, n_channels = shape
+    extra = ["unspecified"] * (n_channels - 1) if spectral else ["unassalpha"] if n_channels == 4 else None
     with aside(path) as file:
         tifffile.imwrite(
             file,
             _tiles(rows, width),
             shape=(height, width) if n_channels == 1 else shape,
             dtype=dtype,
-            bigtiff=prod(shape) * dtype.itemsize > _NEAR_BYTES,
+            bigtiff=prod(shape) * dtype.itemsize > NEAR_BYTES,
             tile=(_TILE, _TILE),
-            photometric="minisblack" if n_channels == 1 else "rgb",
+            photometric="minisblack" if n_channels == 1 or spectral else "rgb",
             planarconfig=None if n_channels == 1 else "contig",
-            extrasamples=["unassalpha"] if n_channels == 4 else None,
+            extrasamples=extra,
             compression="zlib",
             predictor=True,
             maxworkers=os.cpu_count(),
             buffersize=2**24,
+            extratags=_tags(georeference) if georeference else (),
         )
+
+
+def _tags(georeference: Georeference) -> list[tuple[int, str, int, Any, bool]]:
+    """As tifffile takes them: number, type, count, value, and that the first page alone has them."""
+    record = georeference.record().items()
+    return [(*_GEOREFERENCE[name], 0 if isinstance(value, str) else len(value), value, True) for name, value in record]
 
 
 def _tiles(rows: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]:

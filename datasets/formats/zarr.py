@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import zarr
 
-from datasets.formats import DEPTHS, Pixels
+from datasets.formats import DEPTHS, VALUES, Pixels
 from datasets.formats.chunks import array_pixels, picture_axes, regroup
 from datasets.formats.packed import most_packed_bytes
 from utils.errors import InputError, one_line
@@ -22,7 +22,8 @@ from utils.files import sync, writing
 warnings.filterwarnings("ignore", module=r"zarr\.")  # our own messages say what is wrong
 
 _SUPPORTED = (
-    "use a uint8 or uint16 array (h, w), (h, w, c) or (c, h, w), c of 1, 3 or 4, or a group that begins with one"
+    "use a uint8, uint16 or floating point array (h, w), (h, w, c) or (c, h, w), c of 1 to 64, or a group that begins "
+    "with one"
 )
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _MOST_METADATA = 2**24  # bytes
@@ -44,7 +45,7 @@ def open_pixels(path: Path) -> Pixels:
         raise
     except Exception as error:  # whatever a damaged folder raises
         raise InputError(f"{path} is not a readable Zarr ({one_line(error)})") from error
-    if axes is None or 0 in array.shape or dtype not in DEPTHS:
+    if axes is None or 0 in array.shape or dtype.newbyteorder("=") not in DEPTHS.keys() | VALUES:
         raise InputError(f"{path} is a Zarr of {dtype} values of shape {array.shape}; {_SUPPORTED}")
     return array_pixels(path, array, axes, chunks)
 
