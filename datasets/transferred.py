@@ -1,6 +1,6 @@
 """Pictures of values other than plain pixels, taken to 16 bits by a transfer that suits them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +23,8 @@ def transferred(path: Path, pixels: Pixels, reading: Reading) -> tuple[Pixels, T
     if pixels.dtype is None:
         check_plain(path, pixels.bits, reading)
         return pixels, None
-    transfer, notes = reading.transfer, pixels.notes
-    if not isinstance(transfer, Transfer):
-        found = survey(values for strip in _strips(pixels) for values in _parts(strip))
-        notes += check_finite(path, found, reading.nodata)
-        kind = transfer or suitable_kind(found, pixels.is_light)
-        transfer = Transfer.over(kind, found.low, found.high, value_type(found.dtype))
+    parts = (values for strip in _strips(pixels) for values in _parts(strip))
+    transfer, notes = transfer_of(path, parts, reading, lambda found: suitable_kind(found, pixels.is_light))
 
     def window(rows: slice, columns: slice) -> np.ndarray:
         values = pixels.window(rows, columns)
@@ -41,7 +37,7 @@ def transferred(path: Path, pixels: Pixels, reading: Reading) -> tuple[Pixels, T
         numbers = 2 * n_rows * n_columns * pixels.n_channels
         return pixels.window_bytes(n_rows, n_columns) + numbers + _ENCODING
 
-    return replace(pixels, window=window, window_bytes=window_bytes, dtype=None, notes=notes), transfer
+    return replace(pixels, window=window, window_bytes=window_bytes, dtype=None, notes=pixels.notes + notes), transfer
 
 
 _ENCODING = 2**26  # bytes, while some rows are encoded
@@ -57,6 +53,24 @@ def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
     """Rows of a window, as many at once as are cheap to encode."""
     n_rows = rows_at_once(values.shape[2], values.shape[:2])
     return (values[top : top + n_rows] for top in range(0, len(values), n_rows))
+
+
+def transfer_of(
+    path: Path, parts: Iterable[np.ndarray], reading: Reading, suits: Callable[[Survey], str]
+) -> tuple[Transfer, tuple[str, ...]]:
+    """How the values of a file lie in [0, 1], and notes.
+
+    Inputs
+        parts: of all values, which are looked at unless the transfer is known
+        suits: the kind, where `reading` leaves it open
+    Errors
+        InputError if some values are not finite, unless they may be
+    """
+    if isinstance(reading.transfer, Transfer):
+        return reading.transfer, ()
+    found = survey(parts)
+    notes = _check_finite(path, found, reading.nodata)
+    return Transfer.over(reading.transfer or suits(found), found.low, found.high, value_type(found.dtype)), notes
 
 
 def check_plain(path: Path, bits: int, reading: Reading) -> None:
@@ -83,7 +97,7 @@ def suitable_kind(found: Survey, is_light: bool) -> str:
     return "pq" if 0 < found.log_mean * MU < found.high else "log"
 
 
-def check_finite(path: Path, found: Survey, nodata: bool) -> tuple[str, ...]:
+def _check_finite(path: Path, found: Survey, nodata: bool) -> tuple[str, ...]:
     """A note on the values that are not finite and are taken for the lowest one; InputError unless they may be."""
     if not found.n_lost:
         return ()

@@ -5,8 +5,7 @@ A file (a folder, for Zarr) is complete when it appears; an old one stays whole 
 Notation: *rows* are consecutive parts of a picture from the top, (c, n_rows, w) float32 in [0, 1].
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from datasets.formats import FORMATS, Format
 from utils.errors import InputError, size_text
-from utils.files import aside, check_replaceable
+from utils.files import check_replaceable
 from utils.georeference import Georeference
 from utils.transfer import Transfer
 
@@ -123,26 +122,13 @@ def write_rows(
         dtype = np.dtype(transfer.dtype)
         pixels = (np.ascontiguousarray(transfer.decode(some.permute(1, 2, 0).numpy())) for some in rows)
     else:
-        dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
-        pixels = (_to_pixels(some, bits, dtype) for some in rows)
+        dtype = np.dtype(f"uint{bits}")
+        pixels = (np.ascontiguousarray(as_steps(some, bits).transpose(1, 2, 0)) for some in rows)
     about = {"spectral": spectral, "georeference": georeference}
     _format_of(path).write(path, pixels, (*size, n_channels), dtype, **about)
 
 
-def _to_pixels(rows: Tensor, bits: int, dtype: np.dtype) -> np.ndarray:
-    """(n_rows, w, c)"""
-    steps = rows.nan_to_num(0).mul_(2**bits - 1).add_(0.5).to(torch.int32).permute(1, 2, 0).numpy()
-    return steps.astype(dtype, order="C")
-
-
-@contextmanager
-def open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a .npy file: the function that this yields takes the next rows of the array, (n_rows, *shape[1:]).
-
-    Errors
-        InputError for a file that cannot be written
-    """
-    with aside(path) as file:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        yield lambda values: file.write(np.ascontiguousarray(values, dtype).data)
+def as_steps(values: Tensor, bits: int) -> np.ndarray:
+    """Values in [0, 1] as uint8 or uint16, rounded; those that are no numbers are 0."""
+    steps = values.nan_to_num(0).mul_(2**bits - 1).add_(0.5).to(torch.int32).numpy()
+    return steps.astype(np.dtype(f"uint{bits}"))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets.volumes import Affine, VolumeFormat, format_of
+from datasets.writers import as_steps
 from decoding.originals import level_window, original_rows
 from models.miner import MINER
 from utils.errors import InputError
@@ -76,8 +77,7 @@ class _Values:
             return self.transfer.decode(numbers.numpy())
         if self.dtype.kind == "f":
             return numbers.numpy()
-        peak = np.iinfo(self.dtype).max
-        return (numbers.nan_to_num(0) * peak + 0.5).to(torch.int32).numpy().astype(self.dtype)
+        return as_steps(numbers, 8 * self.dtype.itemsize)
 
 
 def affine_of(affine: Affine, level: int, crop: Window, scale: Fraction | int) -> Affine:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.writers import open_array
+from datasets.formats.npy import open_array
 from decoding.originals import original_rows
 from models.miner import MINER
 from utils.errors import InputError

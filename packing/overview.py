@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from io import BytesIO
 
-import torch
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from models.miner import MINER
 from utils.channels import n_shown
 from utils.pyramid import downsample
+from utils.raster import as_bytes
 
 TILE = 256
 """Pixels of a tile along each axis."""
@@ -41,8 +42,8 @@ def tiles(pictures: list[Tensor]) -> Iterator[bytes]:
 
 
 def _webp(picture: Tensor) -> bytes:
-    pixels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0)
-    pixels = pixels.expand(-1, -1, 3) if pixels.shape[2] == 1 else pixels
+    pixels = as_bytes(picture)
+    pixels = pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
     file = BytesIO()
-    Image.fromarray(pixels.contiguous().numpy()).save(file, "webp", quality=_QUALITY)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "webp", quality=_QUALITY)
     return file.getvalue()

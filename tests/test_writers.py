@@ -16,7 +16,8 @@ import zarr
 from helpers import ROOT, one_group, write_picture
 
 from datasets.formats import tiff
-from datasets.writers import open_array, write_rows
+from datasets.formats.npy import open_array
+from datasets.writers import write_rows
 from models.encoding import encoded_width
 from models.level import Level
 from models.networks import make_network

@@ -15,8 +15,7 @@ from models.miner import MINER
 from packing.sizes import size_line
 from packing.write import codings_of, write_packed
 from training.job import Job
-from training.run import packed_path
-from utils.checkpoint import checkpoint_bytes
+from utils.checkpoint import checkpoint_bytes, packed_path
 from utils.errors import InputError
 from utils.memory import peak_memory, release_memory
 from utils.metrics import Metric, Similarity, picture_metrics, psnr, psnr_of_channel

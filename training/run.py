@@ -19,6 +19,7 @@ from utils.checkpoint import (
     load_level,
     load_part,
     load_state,
+    packed_path,
     part_path,
     part_paths,
     save_level,
@@ -290,8 +291,3 @@ def files_of_run(ckpts: Path) -> list[Path]:
     """What a run leaves in its folder."""
     levels = [level_path(ckpts, level) for level in find_levels(ckpts)]
     return [*levels, packed_path(ckpts), ckpts / "metrics.json", ckpts / "options.yaml"]
-
-
-def packed_path(ckpts: Path) -> Path:
-    """Where the file of a packed run is."""
-    return ckpts / f"{ckpts.name}.miner"

@@ -155,3 +155,8 @@ def _check_tensors(value: Any) -> None:
     elif isinstance(value, list | tuple):
         for part in value:
             _check_tensors(part)
+
+
+def packed_path(folder: Path) -> Path:
+    """Where the file of a packed run is."""
+    return folder / f"{folder.name}.miner"

@@ -61,6 +61,11 @@ def as_numbers(values: Tensor, unit: int) -> Tensor:
     return (values * unit).round_().to(torch.int32)
 
 
+def as_bytes(values: Tensor) -> np.ndarray:
+    """A picture (c, h, w) in [0, 1] -> (h, w, c) uint8; values that are no numbers are 0."""
+    return as_numbers(values.cpu().nan_to_num(0), 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
 def computed(values: Tensor) -> Tensor:
     """Values in [0, 1] as a raster of computed ones returns them."""
     return (values * COMPUTED_UNIT).round_().div_(COMPUTED_UNIT)

@@ -9,9 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from datasets.sources import Source
 from datasets.store import map_levels, store_bytes, write_levels
@@ -19,6 +17,7 @@ from decoding.originals import level_window
 from models.miner import MINER
 from utils.channels import n_shown
 from utils.pyramid import level_size
+from utils.raster import as_bytes
 from utils.windows import Window, size_of
 from viewing.iiif import MOST_AREA, Request, scale_factors
 
@@ -90,11 +89,6 @@ def original_picture(source: Source, folder: Path) -> Picture:
         return map_levels(source, n_levels, folder).levels
 
     return Picture(source.size, shown, lambda level, window: as_bytes(levels()[level].read(window)[:shown]))
-
-
-def as_bytes(values: Tensor) -> np.ndarray:
-    """(c, h, w) in [0, 1] -> (h, w, c) uint8"""
-    return (values.cpu().nan_to_num(0) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def image_of(pixels: np.ndarray) -> Image.Image:

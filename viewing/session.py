@@ -23,7 +23,7 @@ from decoding.session import why_coarse
 from models.miner import MINER
 from models.packed.ranges import is_url
 from packing.session import check_finished, pack
-from utils.checkpoint import find_levels, level_path, load_level
+from utils.checkpoint import find_levels, level_path, load_level, packed_path
 from utils.errors import InputError, size_text
 from utils.transfer import Reading
 from viewing.export import check_target, export_folder, export_page, is_page
@@ -151,7 +151,7 @@ def packed_fit(where: Path, options: Namespace, path: Path) -> Path:
     """
     if not where.is_dir():
         return where
-    there = where / f"{where.resolve().name}.miner"
+    there = packed_path(where.resolve())
     if options.loss_db is None and is_newer(there, where):
         return there
     model = MINER.load(where)

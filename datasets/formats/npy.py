@@ -1,6 +1,7 @@
 """Arrays of NumPy, mapped: pixels, floating point numbers or integers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,19 @@ def open_pixels(path: Path) -> Pixels:
 
 def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
     """Write an array (h, w) or (h, w, c)."""
-    with aside(path) as file:
-        of_array = shape[:2] if shape[2] == 1 else shape
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": of_array}
-        np.lib.format.write_array_header_1_0(file, header)
+    with open_array(path, shape[:2] if shape[2] == 1 else shape, dtype) as write:
         for some in rows:
-            file.write(np.ascontiguousarray(some).data)
+            write(some)
+
+
+@contextmanager
+def open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write a .npy file: the function that this yields takes the next rows of the array, (n_rows, *shape[1:]).
+
+    Errors
+        InputError for a file that cannot be written
+    """
+    with aside(path) as file:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield lambda values: file.write(np.ascontiguousarray(values, dtype).data)

@@ -18,12 +18,12 @@ import numpy as np
 
 from datasets.formats import DEPTHS
 from datasets.sources import Source
-from datasets.transferred import check_finite, check_plain, value_type
+from datasets.transferred import check_plain, transfer_of, value_type
 from utils import windows
 from utils.errors import InputError, size_text
 from utils.files import check_file
 from utils.memory import check_memory
-from utils.transfer import AS_SUITS, DTYPES, Reading, Transfer, survey
+from utils.transfer import AS_SUITS, DTYPES, Reading
 
 Affine = list[list[float]]
 """(4, 4): where voxel (x, y, z, 1) lies in the space of the file, in its unit."""
@@ -153,7 +153,8 @@ def volume_source(
 
     transfer, notes = None, ()
     if dtype not in DEPTHS:
-        transfer, notes = _transfer_of(path, stored, voxels.size, reading)
+        parts = (stored(*ends) for ends in windows.row_ranges(1, voxels.size))
+        transfer, notes = transfer_of(path, parts, reading, lambda _: "linear")
 
     def read(start: int, stop: int) -> np.ndarray:
         values = stored(start, stop)
@@ -176,14 +177,3 @@ def volume_source(
         scaling=voxels.scaling,
         transfer=transfer,
     )
-
-
-def _transfer_of(
-    path: Path, read: Callable[[int, int], np.ndarray], size: tuple[int, int, int], reading: Reading
-) -> tuple[Transfer, tuple[str, ...]]:
-    """How the values lie in [0, 1], and notes; InputError if some are not finite, unless they may be."""
-    if isinstance(reading.transfer, Transfer):
-        return reading.transfer, ()
-    found = survey(read(*ends) for ends in windows.row_ranges(1, size))
-    notes = check_finite(path, found, reading.nodata)
-    return Transfer.over(reading.transfer or "linear", found.low, found.high, value_type(found.dtype)), notes

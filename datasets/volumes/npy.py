@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from datasets.formats.npy import open_array
 from datasets.occupancy import map_array
 from datasets.volumes import Voxels, Write
-from datasets.writers import open_array
 from utils.errors import InputError
 
 
