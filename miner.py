@@ -33,8 +33,8 @@ def fit(signal: "str | PathLike | np.ndarray | Tensor", folder: str | Path | Non
     Inputs
         signal: a file that train.py takes; or an array of NumPy or torch: a picture (h, w), (h, w, c) or (c, h, w), c
             of 1 (grey), 3 (RGB), 4 (RGBA) or up to 64 (spectral), uint8, uint16 or floats in [0, 1], with `transfer` of
-            any range; or, axes z, y, x, the occupancy (d, h, w) of a mesh, bool, or with `task="volume"` a volume of
-            values (d, h, w), integers of up to 32 bits or floats
+            any range; or, axes z, y, x, the occupancy (d, h, w) of a mesh, bool; or a volume of values, (c, d, h, w),
+            (d, h, w, c), or with `task="volume"` (d, h, w), integers of up to 32 bits or floats
         folder: for what train.py leaves in ckpts/ and logs/; None keeps nothing
         options: of train.py by their names, numbers or lists of numbers: `quality="high"`, `num_epochs=[50, 200]`,
             `quiet=True`; their defaults are those of train.py
@@ -54,7 +54,8 @@ def fit(signal: "str | PathLike | np.ndarray | Tensor", folder: str | Path | Non
     if values is not None:
         if not hasattr(values, "ndim"):
             raise InputError(f"{type(values).__name__}: a signal is a file, or an array of NumPy or torch")
-        given = {"task": "mesh" if values.ndim == 3 and str(values.dtype).endswith("bool") else "image"} | given
+        is_grid = values.ndim == 3 and str(values.dtype).endswith("bool")
+        given = {"task": "mesh" if is_grid else "image" if values.ndim < 4 else "volume"} | given
     settings = complete(parser.defaults(), given)
     from training.session import prepare, set_up, train  # Lightning loads slowly
     from training.stop import StopSignals

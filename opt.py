@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from datasets.tasks import TASKS, Task, is_mesh, task_of_file
-from options.presets import LOSS_DB, N_VOXELS, PRESETS, QUALITIES, SEED, accuracy_for, epochs_for, levels_for
+from options.presets import (
+    LOSS_DB,
+    N_VOXELS,
+    PRESETS,
+    QUALITIES,
+    SEED,
+    accuracy_for,
+    epochs_for,
+    levels_for,
+    loss_thr_for,
+)
 from options.table import make_parser
 from utils.cli import value_text
 from utils.errors import InputError, size_text
@@ -17,7 +27,7 @@ from utils.errors import InputError, size_text
 _LATER = ("start", "order", "fill", "loss")
 """Options younger than files: recorded where they differ from MINER_pl's, whose files stay as they are."""
 
-_OF_VALUES = ("transfer", "nodata")
+_OF_VALUES = ("transfer", "nodata", "time", "channels")
 """Of signals other than plain pixels and grids of meshes: recorded where they are used."""
 
 _RECORDED = (  # in this order, on which the bytes of checkpoints depend
@@ -78,6 +88,7 @@ def complete(defaults: dict[str, Any], given: dict[str, Any]) -> Namespace:
     if is_mesh(path):
         method |= dict(N=N_VOXELS, values="distance" if preset == "best" else "occupancy")
     options = Namespace(**defaults | method | given)
+    options.adapts_loss_thr = preset == "best" and "loss_thr" not in given
     if options.n_hidden is not None:
         options.n_hidden = sorted(set(options.n_hidden))
         check_networks(options)
@@ -101,12 +112,15 @@ def _name_of(path: str, n: int) -> str:
     return re.sub(r"[^\w.+=-]", "_", stem).lstrip(".+=-")[:100] or "exp"
 
 
-def settle(options: Namespace, size: tuple[int, ...], values: str = "occupancy") -> Namespace:
+def settle(
+    options: Namespace, size: tuple[int, ...], values: str = "occupancy", spread: float | None = None
+) -> Namespace:
     """The options with what follows from the signal.
 
     Inputs
         size: (h, w) or (d, h, w)
         values: what a volume holds, occupancy or distance
+        spread: standard deviation of values that went through a transfer
     Errors
         InputError for options that do not go with it
     """
@@ -114,11 +128,14 @@ def settle(options: Namespace, size: tuple[int, ...], values: str = "occupancy")
     if options.n_scales is None:
         options.n_scales = max(levels_for(options.task, size), len(options.num_epochs or []))
     if options.num_epochs is None:
-        options.num_epochs = epochs_for(options.task, options.quality, size, options.n_scales, options.pack)
+        named = options.task, options.quality, size, options.n_scales
+        options.num_epochs = epochs_for(*named, options.pack, spread is not None)
     if options.preset == "best" and options.task == "mesh":
         for name, value in accuracy_for(values, options.quality).items():
             if getattr(options, name) is None:
                 setattr(options, name, value)
+    if options.adapts_loss_thr and spread is not None:
+        options.loss_thr = loss_thr_for(options.loss_thr, spread)
     check_epochs(options)
     check_networks(options)
     check_size(options, size)
@@ -187,6 +204,11 @@ def check_options(options: Namespace) -> None:
         if value is not None and not task.has_values:
             words = f"--{name}" if value is True else f"--{name} {value}"
             raise InputError(f"{words}: is for floating point values, and this is {task.signal}; leave it out")
+    for name in ("time", "channels"):
+        if (value := getattr(options, name)) is not None and options.task != "volume":
+            raise InputError(
+                f"--{name} {value_text(value)}: chooses of a volume of values, and this is {task.signal}; leave it out"
+            )
     if options.input_size and is_mesh(options.path):
         size = value_text(options.input_size)
         raise InputError(f"--input_size {size}: a mesh is sampled at --N voxels along each axis; use that")

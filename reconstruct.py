@@ -101,7 +101,7 @@ def _add_out(add_to: Options) -> None:
         type=whole_number(1),
         nargs="+",
         metavar="N",
-        help="write these channels of a picture, from 1 on; one is grey, three are RGB, such as 4 3 2 of a satellite's",
+        help="write these channels, from 1 on; of a picture one is grey, three are RGB, such as 4 3 2 of a satellite's",
     )
     add_flag(
         add_to,

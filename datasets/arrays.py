@@ -12,6 +12,7 @@ from datasets.occupancy import grid_source
 from datasets.sources import Source, picture_source
 from datasets.transferred import transferred
 from datasets.volumes import Voxels, volume_source
+from datasets.volumes.axes import array_axes
 from utils.errors import InputError
 from utils.transfer import AS_SUITS, Reading
 
@@ -24,7 +25,8 @@ def array_source(
     Inputs
         values: a picture (h, w), (h, w, c) or (c, h, w), c of 1 to 64: uint8, uint16, floats in [0, 1], which are
             rounded to 16 bits, or other integers; floats of any range where `reading` says how; or occupancy
-            (d, h, w), bool; or, of three dimensions, values (d, h, w), integers of up to 32 bits or floats
+            (d, h, w), bool; or, of three dimensions, values (d, h, w), (c, d, h, w) or (d, h, w, c), integers of up to
+            32 bits or floats
         size: (h, w) to resize a picture to
         reading: of values other than these
         n_dims: of the signal, unless it is bool
@@ -41,10 +43,8 @@ def array_source(
             _name(array), array.shape, None, 1, lambda start, stop: array[None, start:stop].view(np.uint8)
         )
     if n_dims == 3:
-        if array.ndim != 3:
-            raise InputError(f"the array has shape {array.shape}; a volume is (d, h, w)")
-        voxels = Voxels(array.shape, array.dtype, lambda start, stop: array[start:stop])
-        return volume_source(_name(array), voxels, size, reading)
+        axes = array_axes(Path("array"), array.shape, reading.time is not None)
+        return volume_source(_name(array), Voxels(axes, array.shape, array.dtype, array.__getitem__), size, reading)
     if np.issubdtype(array.dtype, np.floating) and reading == AS_SUITS:
         array = _in_16_bits(array)
     axes = picture_axes(array.shape) if array.ndim in (2, 3) else None

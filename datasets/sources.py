@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import ceil, prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -56,6 +56,9 @@ class Source:
         file does not say (`datasets.volumes.Voxels`)
     spectral: its channels are measurements, none of them alpha
     georeference: of the picture at its size
+    about: of a volume of values, what else is recorded, as plain data, where it applies: `unit` of where voxels lie,
+        if that is no millimetre; `axes` of the file, if there are several channels; and `time` and `channels`, if they
+        were chosen (`utils.transfer.Reading`)
     """
 
     path: Path
@@ -76,6 +79,7 @@ class Source:
     scaling: list[float] | None = None
     spectral: bool = False
     georeference: Georeference | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop.

@@ -6,6 +6,7 @@ import os
 import shutil
 import zlib
 from dataclasses import dataclass
+from glob import escape
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from filelock import FileLock
 
 from datasets.sources import Source
+from datasets.tasks import DETACHED_SUFFIXES
 from utils.bars import tqdm
 from utils.errors import InputError
 from utils.files import sync, write_aside
@@ -70,9 +72,10 @@ def write_levels(source: Source, n_scales: int, folder: Path, progress: bool = F
             return
         missing, free = store_bytes(source, n_scales), shutil.disk_usage(folder).free
         if missing > free:
+            smaller = ", or a smaller --input_size" if len(source.size) == 2 else ", or free some space"
             raise InputError(
                 f"{folder} has {free / 2**30:.1f} GiB free, and the levels of {source.path} take "
-                f"{missing / 2**30:.1f} GiB; use a larger --max_memory, which holds them, or a smaller --input_size"
+                f"{missing / 2**30:.1f} GiB; use a larger --max_memory, which holds them{smaller}"
             )
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
@@ -141,7 +144,10 @@ def _key(source: Source, n_scales: int) -> str:
     """The name of the levels of a file as it is now, read at a size."""
     origin = source.path
     files = sorted(origin.rglob("*")) if origin.is_dir() else [origin] if origin.exists() else []  # none of an array
+    if origin.suffix.lower() in DETACHED_SUFFIXES:
+        files = sorted(origin.parent.glob(f"{escape(origin.stem)}.*"))  # usually the values are one of these
     stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [os.stat(file)]]
     known_by = [_FORMAT, str(origin.resolve()), stamps, source.size, n_scales]
     known_by += [source.transfer.record()] if source.transfer else []
+    known_by += [source.about] if source.about else []
     return f"{origin.stem}-{hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:16]}"

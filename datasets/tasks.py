@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datasets.ngff import describe, is_zarr
 from utils.channels import MOST_CHANNELS
 from utils.errors import InputError
 
@@ -29,7 +30,7 @@ class Task:
     metric_name: of `utils.metrics`
     opener: module and function that open its files
     recorded: fields of its `Source` that checkpoints keep; where there are, `scaling`, `transfer`, `spectral` and
-        `georeference` as well
+        `georeference` as well, and what its `about` has
     has_values: its files may hold values that need a transfer
     """
 
@@ -73,10 +74,10 @@ class Task:
             described["spectral"] = True
         if source.georeference:
             described["georeference"] = source.georeference.record()
-        return described
+        return described | source.about
 
 
-_COLOURS = (1, 3, 4)
+COLOURS = (1, 3, 4)
 """Channels of a picture in an array that is not spectral."""
 
 VALUES = ("occupancy", "distance")
@@ -85,7 +86,10 @@ VALUES = ("occupancy", "distance")
 MESH_SUFFIXES = frozenset((".ply", ".obj", ".stl", ".off", ".glb", ".gltf", ".dae", ".3mf", ".3dxml", ".step", ".stp"))
 """Of files that are taken for meshes; what else trimesh reads, preprocess_mesh.py turns into a grid."""
 
-VOLUME_SUFFIXES = (".nii", ".nii.gz")
+DETACHED_SUFFIXES = (".mhd", ".nhdr")
+"""Of headers of MetaImage and NRRD whose values lie in other files."""
+
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd", *DETACHED_SUFFIXES)
 """Of files that hold volumes of values and nothing else."""
 
 SLICE_SUFFIXES = frozenset((".png", ".tif", ".tiff", ".jpg", ".jpeg"))
@@ -124,6 +128,8 @@ def task_of_file(path: str) -> str:
         return "mesh"
     if Path(path).suffix.lower() == ".npy":
         return _task_of_array(Path(path))
+    if is_zarr(Path(path)):
+        return _task_of_zarr(Path(path))
     is_volume = path.lower().endswith(VOLUME_SUFFIXES) or len(slices_in(Path(path))) > 1
     return "volume" if is_volume else "image"
 
@@ -144,9 +150,22 @@ def slices_in(path: Path) -> list[Path]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def _task_of_zarr(path: Path) -> str:
+    """A Zarr is a volume if it names an axis z of several slices, or names none and is no picture by its shape."""
+    try:
+        described = describe(path)
+    except InputError:
+        return "image"  # which says what is wrong
+    if described.axes or len(described.shape) != 3:
+        return "volume" if described.has_depth or (not described.axes and len(described.shape) > 3) else "image"
+    first, *_, last = described.shape
+    is_picture = first <= MOST_CHANNELS or last in COLOURS or last <= MOST_CHANNELS
+    return "image" if is_picture else "volume"
+
+
 def _task_of_array(path: Path) -> str:
     """An array is a picture if it is (h, w) or (h, w, c), c of up to 64, with more than c and more than 4 rows and
-    columns, and a volume if it is another of three dimensions; it is the grid of a mesh if it is of bits, of bytes 0
+    columns, and a volume if it is another of three or more; it is the grid of a mesh if it is of bits, of bytes 0
     and 1 unless c is 1, 3 or 4, or of what cannot be read."""
     try:
         with path.open("rb") as file:
@@ -154,10 +173,12 @@ def _task_of_array(path: Path) -> str:
             n_bytes = int.from_bytes(file.read(2 if version == b"\1" else 4), "little")
             described = ast.literal_eval(file.read(min(n_bytes, _MOST_HEADER)).decode("latin1"))
             kind, shape = described["descr"], described["shape"]
-            if not isinstance(kind, str) or kind[1] not in "uif" or len(shape) not in (2, 3):
+            if not isinstance(kind, str) or kind[1] not in "uif" or len(shape) < 2:
                 return "mesh"
-            is_picture = len(shape) == 2 or (shape[2] <= MOST_CHANNELS and min(shape[:2]) > max(shape[2], *_COLOURS))
-            if is_picture and (len(shape) == 2 or shape[2] in _COLOURS):
+            if len(shape) > 3:
+                return "volume"
+            is_picture = len(shape) == 2 or (shape[2] <= MOST_CHANNELS and min(shape[:2]) > max(shape[2], *COLOURS))
+            if is_picture and (len(shape) == 2 or shape[2] in COLOURS):
                 return "image"
             parts = iter(lambda: file.read(_BYTES_AT_ONCE), b"")
             if kind[1:] == "u1" and not any(part.strip(b"\0\1") for part in parts):

@@ -15,12 +15,13 @@ _FEW = 32  # times the log-average, up to which the highest value leaves a linea
 
 
 def transferred(path: Path, pixels: Pixels, reading: Reading) -> tuple[Pixels, Transfer | None]:
-    """A picture as 16-bit pixels, and how its values were taken there; plain pixels as they are.
+    """A picture as 16-bit pixels, and how its values were taken there; plain pixels as they are, unless those of 16
+    bits are asked for in their own range.
 
     Errors
         InputError for values that are not finite, unless `reading` allows them, and for what plain pixels do not need
     """
-    if pixels.dtype is None:
+    if pixels.dtype is None and not _has_own_range(pixels, reading.transfer):
         check_plain(path, pixels.bits, reading)
         return pixels, None
     parts = (values for strip in _strips(pixels) for values in _parts(strip))
@@ -38,6 +39,12 @@ def transferred(path: Path, pixels: Pixels, reading: Reading) -> tuple[Pixels, T
         return pixels.window_bytes(n_rows, n_columns) + numbers + _ENCODING
 
     return replace(pixels, window=window, window_bytes=window_bytes, dtype=None, notes=pixels.notes + notes), transfer
+
+
+def _has_own_range(pixels: Pixels, transfer: str | Transfer | None) -> bool:
+    """Whether a transfer over the values of 16-bit pixels is wanted."""
+    dtype = transfer.dtype if isinstance(transfer, Transfer) else transfer and "uint16"
+    return pixels.bits == 16 and dtype == "uint16"
 
 
 _ENCODING = 2**26  # bytes, while some rows are encoded
@@ -70,7 +77,8 @@ def transfer_of(
         return reading.transfer, ()
     found = survey(parts)
     notes = _check_finite(path, found, reading.nodata)
-    return Transfer.over(reading.transfer or suits(found), found.low, found.high, value_type(found.dtype)), notes
+    transfer = Transfer.over(reading.transfer or suits(found), found.low, found.high, value_type(found.dtype))
+    return replace(transfer, spread=float(transfer.encode(found.sample).std(dtype=np.float64))), notes
 
 
 def check_plain(path: Path, bits: int, reading: Reading) -> None:

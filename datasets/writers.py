@@ -24,7 +24,8 @@ _MOST_BYTES = 4  # of a value
 
 def holds_values(path: Path, transfer: Transfer) -> bool:
     """Whether the format of a suffix holds the values that a transfer gives; InputError if it cannot be written."""
-    return transfer.dtype in _format_of(path).types
+    format = _format_of(path)
+    return transfer.dtype in format.types or (transfer.dtype == "uint16" and format.most_bits == 16)
 
 
 def most_bits(path: Path) -> int:
@@ -73,10 +74,8 @@ def check_picture_path(
         check_replaceable(path)
 
 
-def held_bytes(path: Path, n_channels: int, size: tuple[int, ...]) -> int:
-    """Bytes of memory that writing a picture takes at most, beside the rows that are written; 0 for a volume."""
-    if len(size) != 2:
-        return 0
+def held_bytes(path: Path, n_channels: int, size: tuple[int, int]) -> int:
+    """Bytes of memory that writing a picture takes at most, beside the rows that are written."""
     rows = _format_of(path).rows_held
     return _COPIES_HELD * _MOST_BYTES * n_channels * min(rows, size[0]) * size[1]
 

@@ -18,7 +18,9 @@ from utils.windows import Window, cut_rows
 
 def original_rows(path: str, model: MINER) -> Callable[[int, int], Tensor]:
     """What was fitted, at the size of the fit: (start, stop) -> its rows (c, stop - start, *rest) in [0, 1]."""
-    source = task_of(len(model.size), model.source).open(path, model.size, Reading(model.transfer))
+    channels = model.source.get("channels")
+    reading = Reading(model.transfer, time=model.source.get("time"), channels=channels and tuple(channels))
+    source = task_of(len(model.size), model.source).open(path, model.size, reading)
     for note in source.notes:
         print(f"note: {note}", file=sys.stderr)
     if source.n_channels != model.n_channels:

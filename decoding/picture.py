@@ -69,8 +69,7 @@ def reconstruct_picture(model: MINER, level: int, crop: Window, options: Namespa
             print(f"note: PSNR and SSIM are those of the encoded values ({model.transfer.kind})", file=sys.stderr)
         for metric, sums in zip(metrics, errors.tolist(), strict=True):
             print(metric.line.format(metric.value(*sums)))
-        none = "none, the picture is smaller than its window"
-        print(f"SSIM : {none if similarity.value is None else f'{similarity.value:.4f}'}")
+        print(similarity.line)
 
 
 def _kind_of_values(model: MINER, options: Namespace) -> tuple[int, Transfer | None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from datasets.tasks import task_of
+from datasets.volumes import held_bytes as held_bytes_of_volume
 from datasets.writers import held_bytes
 from decoding.picture import reconstruct_picture
 from decoding.values import reconstruct_values
@@ -50,7 +51,9 @@ def why_coarse(model: MINER) -> str:
 def print_promise(model: MINER, level: int, crop: Window, options: Namespace) -> bool:
     """Print how much memory decoding takes at most, except for a surface that is extracted; return whether it fits."""
     size = size_of(in_samples(crop, options.scale))
-    held = 0 if options.out is None else held_bytes(Path(options.out), model.n_channels, size)
+    is_grid = task_of(len(model.size), model.source).name == "mesh"
+    of_writing = held_bytes if len(size) == 2 else held_bytes_of_volume
+    held = 0 if options.out is None or is_grid else of_writing(Path(options.out), model.n_channels, size)
     more = _MARGIN + held + model.decoding_bytes(level, crop, options.scale, options.between)
     free = available_memory()
     fits = free is None or more <= free

@@ -13,10 +13,10 @@ from torch import Tensor
 from datasets.volumes import Affine, VolumeFormat, format_of
 from datasets.writers import as_steps
 from decoding.originals import level_window, original_rows
+from decoding.picture import chosen_channels
 from models.miner import MINER
 from utils.errors import InputError
-from utils.files import check_replaceable
-from utils.metrics import psnr
+from utils.metrics import SliceSimilarity, psnr_of
 from utils.windows import Window, in_samples, size_of
 
 _AXES = 3
@@ -27,24 +27,30 @@ def reconstruct_values(model: MINER, level: int, crop: Window, options: Namespac
         raise InputError("--blocks: outlines blocks of pictures, and this is a volume; leave it out")
     format = _writer(options)
     original = None if options.original is None else original_rows(options.original, model)
-    to_values = _Values(model, options)
-    size, source = size_of(in_samples(crop, options.scale)), model.source
+    to_values, chosen = _Values(model, options), chosen_channels(model, options)
+    metric, similarity = psnr_of(model.spectral), SliceSimilarity(model.spectral)
+    shape, source = (len(chosen), *size_of(in_samples(crop, options.scale))), model.source
     if source.get("affine"):
         source = source | {"affine": affine_of(source["affine"], level, crop, options.scale)}
     errors = torch.zeros(2, dtype=torch.float64)
-    with nullcontext() if format is None else format.writing(Path(options.out), size, to_values.dtype, source) as write:
+    with (
+        nullcontext() if format is None else format.writing(Path(options.out), shape, to_values.dtype, source) as write
+    ):
         for window, decoded in model.decode_windows(
             level, crop, options.scale, options.b_chunks, between=options.between
         ):
             values = decoded.cpu()
             if original is not None:
-                errors.add_(psnr.totals(values, level_window(original, model.size, level, window)))
+                truth = level_window(original, model.size, level, window)
+                errors.add_(metric.totals(values, truth))
+                similarity.add(values, truth)
             if write is not None:
-                write(to_values(values[0]))
+                write(to_values(values[chosen]))
     if original is not None:
         if model.transfer:
-            print(f"note: PSNR is that of the encoded values ({model.transfer.kind})", file=sys.stderr)
-        print(psnr.line.format(psnr.value(*errors.tolist())))
+            print(f"note: PSNR and SSIM are those of the encoded values ({model.transfer.kind})", file=sys.stderr)
+        print(metric.line.format(metric.value(*errors.tolist())))
+        print(similarity.line)
 
 
 def _writer(options: Namespace) -> VolumeFormat | None:
@@ -53,7 +59,9 @@ def _writer(options: Namespace) -> VolumeFormat | None:
         return None
     path = Path(options.out)
     format = format_of(path)
-    check_replaceable(path)
+    if not format.is_written:
+        raise InputError(f"{path}: a {format.name} is only read; write .npy, .nii, .mha or .zarr")
+    format.check_replaceable(path)
     return format
 
 

@@ -1,5 +1,6 @@
 """What is kept of a fit, whichever way: its levels, and what they share; and the folder of a run, read."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,23 @@ def checked_run(run: dict[str, Any]) -> dict[str, Any]:
         Georeference(**source["georeference"])
     if "transfer" in source:
         Transfer(**source["transfer"])
+    _check_about(source)
     for name, shape in (("affine", (4, 4)), ("scaling", (2,))):
         numbers = np.array(source.get(name) or np.zeros(shape), dtype=float)
         if numbers.shape != shape or not np.isfinite(numbers).all():
             raise TypeError(f"{name} {source[name]}")
     return run
+
+
+def _check_about(source: dict[str, Any]) -> None:
+    """TypeError unless what a volume of values may tell of its file is as `datasets.sources.Source.about` has it."""
+    time, channels = source.get("time", 1), source.get("channels", [1])
+    is_time = time == "all" or (type(time) is int and time > 0)
+    if not is_time or not channels or not all(type(channel) is int and channel > 0 for channel in channels):
+        raise TypeError(f"time {time}, channels {channels}")
+    unit, axes = source.get("unit", "m"), source.get("axes", "CZYX")
+    if not re.fullmatch(r"\w{1,32}", unit) or sorted(axes) != sorted("CZYX"):
+        raise TypeError(f"unit {unit}, axes {axes}")
 
 
 def read_folder(folder: Path) -> Run:

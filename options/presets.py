@@ -58,8 +58,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         | dict(patch_size=[16], n_freq=2)
         | dict(n_hidden=None, loss=None, loss_thr=None, stop_ratio=None),
         "volume": _CENTRED
-        | dict(patch_size=[16], n_freq=2, n_hidden=[8, 12, 15, 22, 30, 44, 60, 84, 120])
-        | dict(loss="clipped", loss_thr=8e-5, stop_ratio=0.03),
+        | dict(patch_size=[16], n_freq=2, n_hidden=[4, 6, 8, 12, 15, 22, 30, 44], lr=6e-2)
+        | dict(fill="lanczos", loss="clipped", loss_thr=8e-5, stop_ratio=0.03),
     },
 }
 """What methods set otherwise, by name and task; None follows from the signal: `steps_for`, `accuracy_for`."""
@@ -99,10 +99,13 @@ _BATCHES, _BATCHES_OF_PLAIN_VOLUMES, _BATCHES_OF_FEW_EPOCHS = 8, 4, 16
 
 _LARGE = 2896  # pixels along an axis, of 8 megapixels: a larger picture has a level more for each doubling, and needs
 _EPOCHS_OF_LARGE = 0.75  # as many of the finest level's epochs
+_EPOCHS_OF_TRANSFERRED = 300  # of the coarser levels, at least: what a sky lacks there is seen at some exposure
 _EPOCHS_OF_PACKED = {"image": 3, "mesh": 1, "volume": 1}  # times: what fits better may be rounded more
 _COARSEST = {"image": 64, "mesh": 32, "volume": 32}  # pixels or voxels along an axis, at least: two blocks
 _LARGEST = {"image": _LARGE, "mesh": 256, "volume": 256}  # along an axis, up to which there are so many levels:
 _LEVELS = {"image": 4, "mesh": 3, "volume": 3}
+
+_USUAL_SPREAD, _LEAST_SPREAD = 0.3, 1e-3  # standard deviation of plain pixels; less is mostly rounding to 16 bits
 
 STARTS = ["random", "ridge"]
 ORDERS = ["random", "even"]
@@ -136,6 +139,17 @@ def steps_for(task: str, loss: str, n_points: int, n_epochs: int) -> tuple[int, 
     return batch_size, (0.95 if task == "image" else 0.9, 0.99)
 
 
+def loss_thr_for(loss_thr: float, spread: float) -> float:
+    """--loss_thr that suits values whose transfer leaves most of [0, 1] empty: the usual part of their variance.
+
+    Inputs
+        loss_thr: that suits plain pixels
+        spread: standard deviation of the encoded values
+    """
+    part = min(1, max(_LEAST_SPREAD, spread) / _USUAL_SPREAD) ** 2
+    return float(f"{loss_thr * part:.2g}")
+
+
 def accuracy_for(values: str, quality: str) -> dict[str, Any]:
     """The options that suit a volume of occupancy or distance."""
     return ACCURACY[values].get(quality, ACCURACY[values]["normal"])
@@ -153,13 +167,18 @@ def levels_for(task: str, size: tuple[int, ...]) -> int:
     return max(1, min(most, _LEVELS[task] + beyond))
 
 
-def epochs_for(task: str, quality: str, size: tuple[int, ...], n_scales: int, pack: bool = False) -> list[int]:
+def epochs_for(
+    task: str, quality: str, size: tuple[int, ...], n_scales: int, pack: bool = False, is_transferred: bool = False
+) -> list[int]:
     """--num_epochs that suits a signal of this size.
 
     Inputs
         pack: whether the networks will be rounded
+        is_transferred: whether its values went through a transfer
     """
     coarser, finest = (epochs * (_EPOCHS_OF_PACKED[task] if pack else 1) for epochs in _EPOCHS[quality][task])
+    if task == "image" and is_transferred and coarser > FEW_EPOCHS:
+        coarser = max(coarser, _EPOCHS_OF_TRANSFERRED)
     if task == "image" and math.prod(size) > _LARGE**2:
         finest = round(finest * _EPOCHS_OF_LARGE)
     return [coarser] * (n_scales - 1) + [finest]

@@ -14,6 +14,7 @@ from options.presets import (
     STARTS,
 )
 from utils.cli import (
+    MOST,
     OneLineParser,
     Options,
     add_backend_option,
@@ -29,7 +30,7 @@ from utils.cli import (
 _MOST_PIXELS = 2**20  # along an axis
 _MOST_EPOCHS = 10**7  # each has a place in the curves
 _RARE = (
-    *("loss_db", "transfer", "nodata"),
+    *("loss_db", "transfer", "nodata", "time", "channels"),
     *("task", "pyr", "n_freq", "frequencies", "arch", "omega", "weight_sharing", "start", "a", "order", "fill", "loss"),
     *("batch_size", "lr", "optimizer", "betas", "val_freq", "stop_ratio", "save_every", "log_image", "b_chunks"),
     *("max_memory", "max_blocks"),
@@ -89,6 +90,17 @@ def _add_signal(add_to: Options) -> None:
         "dynamic range log, of extreme ranges pq)",
     )
     add_flag(add_to, "--nodata", "take values that are no numbers, or infinite, for the lowest one")
+    add(
+        "--time",
+        type=option_type(
+            lambda word: "all" if word == "all" else int(word),
+            lambda time: time == "all" or 1 <= time <= MOST,
+            "a whole number from 1 on, or all",
+        ),
+        metavar="N",
+        help="of a volume over time, which one, from 1 on, or all as channels",
+    )
+    add("--channels", type=whole_number(1), nargs="+", metavar="N", help="of a volume, from 1 on (default: all)")
     add_choice(
         add_to, "--task", TASKS, help="the kind of the signal; a TIFF of slices is a volume (default: by the file)"
     )
@@ -147,15 +159,14 @@ def _add_networks(add_to: Options) -> None:
         type=whole_number(1, 4096),
         nargs="+",
         metavar="N ...",
-        help="units of a hidden layer; of several numbers, each block gets the one that suits how hard it is "
-        f"{default('n_hidden')}",
+        help=f"units of a hidden layer; of several, each block gets what suits it {default('n_hidden')}",
     )
     add(
         "--n_parameters",
         type=whole_number(1),
         metavar="N",
         help="of several --n_hidden, give blocks those with which all networks have at most so many parameters "
-        "(default: as many as are worth it by --loss_thr, and at most one a pixel)",
+        "(default: by --loss_thr, up to one a pixel, or a third of the values if that is more)",
     )
     add(
         "--n_layers",

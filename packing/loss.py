@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 from models.miner import MINER
 from models.packed.quantised import Quantised
-from packing.quantise import Quantiser
+from packing.quantise import Quantiser, memory_to_round
 from utils.bars import tqdm
 from utils.errors import InputError
+from utils.memory import available_memory
 from utils.metrics import psnr_of
 
 _TRIES = 6
+_COPIES = 4  # of all networks: those of the best try, of another one, and what these are made of
 _HARDLY = 0.9  # of the error before: what is no less has not followed the steps
 _MARGIN, _FAR = 0.9, 4  # then smaller steps are taken, or none where what is allowed is so many times less
 _NEAR, _AIM = 0.9, 0.96  # of the error that is allowed: so much is near enough, and so much is aimed at
@@ -35,8 +37,9 @@ def pack_within(model: MINER, allowed: float, tried: Callable[[float], None] = l
         allowed: mean squared difference to the fit, over the channels that PSNR counts
         tried: is told the difference of each try
     Errors
-        InputError where none is small enough
+        InputError where none is small enough, or memory lacks
     """
+    check_rounding(model)
     quantisers = {index: Quantiser.of(level) for index, level in model.levels.items() if level.n_parameters}
     finest = min(quantisers, default=None)
     if finest is None:
@@ -59,6 +62,16 @@ def pack_within(model: MINER, allowed: float, tried: Callable[[float], None] = l
     if best is None:
         raise InputError("no steps are small enough for a loss as small as that; use --loss_db 0")
     return best
+
+
+def check_rounding(model: MINER) -> None:
+    """InputError if rounding the networks of a fit would take more memory than there is."""
+    most = max((memory_to_round(level) for level in model.levels.values()), default=0)
+    n_bytes = most + _COPIES * 4 * sum(level.n_parameters for level in model.levels.values())
+    free = available_memory()
+    if free is not None and n_bytes > free:
+        amounts = f"{n_bytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
+        raise InputError(f"rounding the networks takes {amounts}; use --loss_db 0, which keeps every bit of them")
 
 
 def _pack(model: MINER, quantisers: dict[int, Quantiser], error: float) -> Packed:

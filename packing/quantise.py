@@ -16,7 +16,7 @@ from models.packed.described import channel_scales, own_scales
 from models.packed.integers import Integers, Scales, lifts, plain_tensors, quarters, tensor_sizes
 from models.packed.quantised import Quantised
 from models.packed.slow_coder import LARGEST_SCALE, TOTAL
-from packing.rounding import MOST, fold, round_networks, sensitivities
+from packing.rounding import MOST, fold, is_thinned, round_networks, rounding_bytes, sensitivities, thinned
 from utils.blocks import block_coords
 
 _LARGEST_STEP = 0.1  # of the argument of an activation: beyond, errors are no longer proportional to it
@@ -32,6 +32,7 @@ class Quantiser:
     """What is found of a level before its networks are quantised.
 
     coords: (n_points, n_in) encoded
+    seen: of these, as in `round_networks`
     sample: some networks of each group
     steps: of each layer or tensor, for an error of 1
     rotation: of `Quantised`
@@ -39,6 +40,7 @@ class Quantiser:
 
     level: Level
     coords: Tensor
+    seen: Tensor | None
     sample: list[BlockNetwork]
     steps: tuple[float, ...]
     rotation: tuple[tuple[float, ...], ...]
@@ -47,15 +49,16 @@ class Quantiser:
     @torch.no_grad()
     def of(cls, level: Level) -> "Quantiser":
         coords = encode(block_coords(level.patch_size), level.frequencies)
+        seen = thinned(level.patch_size) if is_thinned(level.patch_size, level.shapes) else None
         sample = [network.select(_spread(network.n_blocks, _SAMPLE)) for network in level.networks]
         if level.networks[0].shape.kind != "mlp":
             largest = max(sample, key=lambda network: network.n_blocks)
-            return cls(level, coords, sample, _plain_steps(largest, coords), ())
+            return cls(level, coords, seen, sample, _plain_steps(largest, coords), ())
         rotation = _rotation(level.networks)
         weights = torch.tensor([float(network.n_parameters) for network in level.networks])
         each = torch.stack([sensitivities(network, rotation, coords) for network in sample])
         mean = ((each * weights[:, None]).sum(0) / weights.sum()).clamp(min=_LEAST_SEEN)
-        return cls(level, coords, sample, tuple(mean.rsqrt().tolist()), tuple(map(tuple, rotation.tolist())))
+        return cls(level, coords, seen, sample, tuple(mean.rsqrt().tolist()), tuple(map(tuple, rotation.tolist())))
 
     @torch.no_grad()
     def quantised(self, error: float, done: Callable[[int], object] = lambda _: None) -> tuple[Level, Quantised]:
@@ -76,7 +79,7 @@ class Quantiser:
         error = max(error, _LEAST_ERROR)  # which float32 makes anyway
         for _ in range(_MOST_RAISES):
             coding = self._coding(error)
-            integers = [_integers(coding, network, self.coords, done) for network in self.level.networks]
+            integers = [_integers(coding, network, self.coords, self.seen, done) for network in self.level.networks]
             if all(np.abs(some).max(initial=0) < MOST for some in integers):
                 break
             error *= 8
@@ -95,7 +98,7 @@ class Quantiser:
             coding, made = self._coding(error), 0.0
             for network, share in zip(self.sample, shares, strict=True):
                 if network.n_blocks:
-                    rounded = coding.networks_of(_integers(coding, network, self.coords), network.shape)
+                    rounded = coding.networks_of(_integers(coding, network, self.coords, self.seen), network.shape)
                     made += share * float((network(self.coords) - rounded(self.coords)).square().mean())
             error = max(_LEAST_ERROR, min(error * (allowed / max(made, 1e-30)) ** 0.5, _LARGEST_ERROR))
         return error
@@ -113,17 +116,30 @@ class Quantiser:
         return Quantised(shapes, tuple(steps), floors, self.rotation, starts, Scales(0, []))
 
 
+def memory_to_round(level: Level) -> int:
+    """Bytes that rounding the networks of a level takes at most, beside networks and integers."""
+    networks = [network for network in level.networks if network.n_blocks]
+    if not networks or networks[0].shape.kind != "mlp":
+        return 0
+    n_parameters = max(network.n_parameters // network.n_blocks for network in networks)
+    return rounding_bytes(n_parameters, level.patch_size, networks[0].shape.n_out, level.shapes)
+
+
 def fraction_for(loss_db: float) -> float:
     """Of the error of a fit, what may be added to it for a loss of so many decibels."""
     return 10 ** (loss_db / 10) - 1
 
 
 def _integers(
-    coding: Quantised, network: BlockNetwork, coords: Tensor, done: Callable[[int], object] = lambda _: None
+    coding: Quantised,
+    network: BlockNetwork,
+    coords: Tensor,
+    seen: Tensor | None,
+    done: Callable[[int], object] = lambda _: None,
 ) -> np.ndarray:
     """(n_blocks, n_values) of networks of one group."""
     if coding.is_mlp:
-        return round_networks(network, coding, coords, done)
+        return round_networks(network, coding, coords, seen, done)
     return coding.rounded(network).clamp(-MOST, MOST).numpy().astype(np.int32)
 
 

@@ -6,8 +6,9 @@ Cai, Kuleshov and De Sa, QuIP, NeurIPS 2023), as adaptive rounding in the order 
 follows from what was decoded before.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from models.block_mlp import BlockMLP
 from models.packed.integers import AMPLITUDE_BITS, AMPLITUDE_OF_ONE, AMPLITUDES, Integers, amplitude_of
 from models.packed.quantised import Quantised
+from models.shape import NetworkShape
 
 MOST = 2**20
 """Of an integer: the float32 that is decoded has more digits than that, and so tells it."""
@@ -25,6 +27,7 @@ _AT_ONCE = 2**25  # elements of Jacobians, and of the matrices that are made of 
 _MATRICES = 6  # that are there at once
 _COPIES = 2  # of the Jacobians, while they are made
 _COLUMNS = 64  # rounded before the errors of all of them are fed back
+_GROUP = 512  # parameters of a block of many points that take back each other's errors
 _MOST_PARAMETERS = 8192  # of a block: the matrices of larger networks would take too long, and they are just rounded
 
 
@@ -113,15 +116,18 @@ def jacobian(folded: Folded, network: BlockMLP, rotation: Tensor, coords: Tensor
     return torch.cat(columns, 3).flatten(1, 2)
 
 
-def curvature(folded: Folded, network: BlockMLP, rotation: Tensor, coords: Tensor) -> Tensor:
-    """J'J of `jacobian`, (n_blocks, n_parameters, n_parameters).
+def curvature(
+    folded: Folded, network: BlockMLP, rotation: Tensor, coords: Tensor, group: int | None = None
+) -> list[Tensor]:
+    """The parts of J'J of `jacobian` on its diagonal, each (n_blocks, n, n) of so many parameters; all of it, if None.
 
     That of one hidden layer whose outputs are its products is made of products of the channels' common factors, and a
     sine is nearly one: that takes a third of the time of three channels by themselves.
     """
-    if not _is_shared(network):
+    if group is not None or not _is_shared(network):
         of_values = jacobian(folded, network, rotation, coords)
-        return of_values.transpose(1, 2) @ of_values
+        parts = of_values.split(group or of_values.shape[2], 2)
+        return [part.transpose(1, 2) @ part for part in parts]
     hidden, last = folded.layers
     n_blocks, n, n_out = len(hidden), hidden.shape[2], last.shape[2]
     inputs = _with_ones(coords)
@@ -139,7 +145,7 @@ def curvature(folded: Folded, network: BlockMLP, rotation: Tensor, coords: Tenso
         torch.cat([between[:, first].transpose(1, 2), of_hidden, between[:, end].transpose(1, 2)], 2),
         torch.cat([of_last[:, end, first], between[:, end], of_last[:, end, end]], 2),
     ]
-    return torch.cat(rows, 1)
+    return [torch.cat(rows, 1)]
 
 
 def _is_shared(network: BlockMLP) -> bool:
@@ -170,22 +176,48 @@ def parameters_of_block(folded: Folded) -> int:
     return sum(layer[0].numel() for layer in folded.layers)
 
 
-def rounding_bytes(n_parameters: int, n_rows: int) -> int:
+def is_thinned(patch_size: tuple[int, ...], shapes: Sequence[NetworkShape]) -> bool:
+    """Whether some points of a block tell the curvature: of volumes whose networks have several widths, some of them
+    wide, where all of them would take minutes."""
+    return len(patch_size) == 3 and len(shapes) > 1
+
+
+def thinned(patch_size: tuple[int, ...]) -> Tensor:
+    """Points of a block that are even along every axis or odd along every axis, evenly spread: in 3-D a quarter."""
+    odd = torch.stack(torch.meshgrid(*(torch.arange(patch) % 2 for patch in patch_size), indexing="ij"), -1)
+    return (odd == odd[..., :1]).all(-1).flatten().nonzero().squeeze(1)
+
+
+def rounding_bytes(
+    n_parameters: int, patch_size: tuple[int, ...], n_channels: int, shapes: Sequence[NetworkShape]
+) -> int:
     """Of memory that `round_networks` takes at most, beside networks and integers.
 
     Inputs
         n_parameters: of a block, at most
-        n_rows: points of a block times channels
+        shapes: of its level
     """
-    n_parameters = min(n_parameters, _MOST_PARAMETERS)
-    return 4 * _COPIES * max(_AT_ONCE, n_parameters * (n_rows + _MATRICES * n_parameters))
+    if is_thinned(patch_size, shapes):
+        elements = _elements(n_parameters, len(thinned(patch_size)) * n_channels, _GROUP)
+    else:
+        elements = _elements(min(n_parameters, _MOST_PARAMETERS), prod(patch_size) * n_channels, None)
+    return 4 * _COPIES * max(_AT_ONCE, elements)
 
 
-def batches(network: BlockMLP, folded: Folded, coords: Tensor) -> Iterator[slice]:
+def _elements(n_parameters: int, n_rows: int, group: int | None) -> int:
+    """Of the Jacobian of a block, and of the matrices that are made of it.
+
+    Inputs
+        n_rows: points times channels
+        group: parameters of a part of the curvature
+    """
+    return n_parameters * (n_rows + _MATRICES * min(n_parameters, group or n_parameters))
+
+
+def batches(network: BlockMLP, folded: Folded, coords: Tensor, group: int | None = None) -> Iterator[slice]:
     """Blocks whose Jacobians are held at once."""
-    n_parameters = parameters_of_block(folded)
-    n_rows = len(coords) * (1 if _is_shared(network) else network.shape.n_out)
-    step = max(1, _AT_ONCE // (n_parameters * (n_rows + _MATRICES * n_parameters)))
+    n_rows = len(coords) * (1 if group is None and _is_shared(network) else network.shape.n_out)
+    step = max(1, _AT_ONCE // _elements(parameters_of_block(folded), n_rows, group))
     return (slice(first, first + step) for first in range(0, network.n_blocks, step))
 
 
@@ -208,21 +240,27 @@ def sensitivities(network: BlockMLP, rotation: Tensor, coords: Tensor) -> Tensor
 
 
 def round_networks(
-    network: BlockMLP, coding: Quantised, coords: Tensor, done: Callable[[int], object] = lambda _: None
+    network: BlockMLP,
+    coding: Quantised,
+    coords: Tensor,
+    seen: Tensor | None,
+    done: Callable[[int], object] = lambda _: None,
 ) -> np.ndarray:
     """The integers of MLPs of one shape, (n_blocks, n_values).
 
     Inputs
         coords: (n_points, n_in) encoded, at which the error is to be small
+        seen: of these, by which errors are fed back, and then only within groups of parameters; None for all
         done: is told how many blocks have been rounded, again and again
     """
     rotation = torch.tensor(coding.rotation)
     folded, parts = fold(network, rotation), [np.zeros((0, coding.n_values(network.shape)), np.int32)]
-    for blocks in batches(network, folded, coords):
+    at, group = (coords, None) if seen is None else (coords[seen], _GROUP)
+    for blocks in batches(network, folded, at, group):
         some, within = network.select(blocks), folded.select(blocks)
         rounded = _round(some, within, coding, None)
-        if parameters_of_block(folded) <= _MOST_PARAMETERS:
-            fed_back = _round(some, within, coding, curvature(within, network, rotation, coords))
+        if group is not None or parameters_of_block(folded) <= _MOST_PARAMETERS:
+            fed_back = _round(some, within, coding, curvature(within, network, rotation, at, group))
             # what is taken back is so to first order: where that misleads, it must not be worse than without
             values = some(coords)
             errors, without = (
@@ -235,7 +273,7 @@ def round_networks(
     return np.concatenate(parts)
 
 
-def _round(network: BlockMLP, folded: Folded, coding: Quantised, curved: Tensor | None) -> np.ndarray:
+def _round(network: BlockMLP, folded: Folded, coding: Quantised, curved: list[Tensor] | None) -> np.ndarray:
     """
     Inputs
         curved: `curvature` of the networks, or None for parameters that are rounded each by itself
@@ -263,12 +301,13 @@ class Rounding:
 
     Inputs
         values: (n_blocks, n_parameters)
-        curved: (n_blocks, n_parameters, n_parameters), or None for parameters that are rounded each by itself
+        curved: parts of the curvature, all but the last of one size, or None for parameters that are rounded each by
+            itself
     """
 
-    def __init__(self, values: Tensor, curved: Tensor | None):
+    def __init__(self, values: Tensor, curved: list[Tensor] | None):
         self.values, self.errors, self.first = values.numpy(), np.zeros(values.shape, np.float32), 0
-        self.factor = None if curved is None else self._factor(curved).numpy()
+        self.factors = None if curved is None else [self._factor(part).numpy() for part in curved]
 
     @staticmethod
     def _factor(matrix: Tensor) -> Tensor:
@@ -294,18 +333,22 @@ class Rounding:
         steps = np.broadcast_to(steps.astype(np.float32), values.shape)
         least = np.where(False if is_bias is None else is_bias, 0, -MOST) * np.ones(n)
         counts = np.ones(values.shape, np.float32) if is_alive is None else is_alive.astype(np.float32)
-        if self.factor is None:
+        if self.factors is None:
             return (np.rint(values / steps).clip(least, MOST) * counts).astype(np.int32)
-        integers = np.empty(values.shape, np.float32)
-        for low in range(0, n, _COLUMNS):
-            columns = slice(low, min(low + _COLUMNS, n))
-            start, stop = here.start + low, here.start + columns.stop
-            before = self.errors[:, None, :start] @ self.factor[:, :start, start:stop]
+        integers, group = np.empty(values.shape, np.float32), self.factors[0].shape[1]
+        low = 0
+        while low < n:
+            number_of_group, within = divmod(here.start + low, group)
+            factor, first = self.factors[number_of_group], group * number_of_group
+            columns = slice(low, min(low + _COLUMNS, n, low + group - within))
+            start, stop = within, within + columns.stop - low
+            before = self.errors[:, None, first : first + start] @ factor[:, :start, start:stop]
             wanted = values[:, columns] + before[:, 0]
             for column, place in zip(range(low, columns.stop), range(start, stop), strict=True):
                 number = np.rint(wanted[:, column - low] / steps[:, column]).clip(least[column], MOST)
                 number *= counts[:, column]
                 error = (values[:, column] - number * steps[:, column]) * counts[:, column]
-                wanted[:, column - low + 1 :] += error[:, None] * self.factor[:, place, place + 1 : stop]
-                integers[:, column], self.errors[:, place] = number, error
+                wanted[:, column - low + 1 :] += error[:, None] * factor[:, place, place + 1 : stop]
+                integers[:, column], self.errors[:, first + place] = number, error
+            low = columns.stop
         return integers.astype(np.int32)

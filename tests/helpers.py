@@ -8,10 +8,12 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from datasets.sources import Source
 from datasets.writers import write_rows
 from models.block_network import BlockNetwork, init_blocks_
 from models.networks import make_network
@@ -86,6 +88,12 @@ class Outcome:
     status: int | str
     out: str
     error: str
+
+
+def stored(source: Source, start: int, stop: int) -> np.ndarray:
+    """The values of some rows or slices, (c, ...), as they lie in the file."""
+    numbers = source.read(start, stop)
+    return numbers if source.transfer is None else source.transfer.decode(numbers / 65535)
 
 
 def start_training(

@@ -214,6 +214,20 @@ def test_the_chosen_method_is_told_in_one_line(command, tmp_path, monkeypatch):
     assert seed == "method: seed, MINER_pl's (--preset best fits better)"
 
 
+@pytest.mark.parametrize("quality", ["normal", "high"])
+def test_values_that_leave_most_of_their_range_empty_have_a_smaller_threshold(quality):
+    given = parse_options(["--path", "x.hdr", "--quality", quality])
+    plain, wide, narrow, flat = (settle(given, (512, 512), spread=spread) for spread in (None, 0.3, 0.03, 0.0))
+    assert plain.loss_thr == wide.loss_thr == given.loss_thr
+    assert narrow.loss_thr == pytest.approx(given.loss_thr / 100)
+    assert flat.loss_thr > 0
+    assert (plain.num_epochs[0], narrow.num_epochs[0]) == (100 if quality == "normal" else 300, 300)
+    own = parse_options(["--path", "x.hdr", "--quality", quality, "--loss_thr", "8e-5"])
+    assert settle(own, (64, 64), spread=0.03).loss_thr == 8e-5
+    seed = parse_options(["--path", "x.hdr", "--preset", "seed"])
+    assert settle(seed, (64, 64), spread=0.03).loss_thr == seed.loss_thr
+
+
 def test_recorded_options_keep_their_order():
     """Checkpoints hold them, and equal runs must give equal bytes, whichever version has written them."""
     names = [

@@ -115,6 +115,14 @@ def test_what_cannot_be_packed_is_told_in_one_line_and_leaves_what_was_there(
     assert left == ({"x.miner": b"older"} if is_there else {})
 
 
+def test_what_memory_cannot_hold_is_not_begun(command, best_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("packing.loss.available_memory", lambda: 2**20)
+    outcome = command("pack.py", best_run, "--out", tmp_path / "x.miner")
+    assert is_one_line(outcome.error)
+    assert "rounding the networks takes 0.3 GiB, and 0.0 GiB are free; use --loss_db 0" in outcome.error
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("spoil", [without_report, with_report("{")])
 def test_a_report_is_not_needed_where_nothing_may_be_lost(command, best_run, tmp_path, spoil):
     shutil.copytree(best_run, tmp_path / "run")

@@ -184,6 +184,41 @@ def test_errors_that_are_fed_back_are_smaller_and_never_larger(monkeypatch, fitt
         assert (fed_back <= alone).all()
 
 
+def volume_level() -> Level:
+    """Networks of two widths, of more parameters than are fed back at once."""
+    return random_model((16, 16, 16), (8, 8, 8), 1, 1, (8, 12), frequencies=(3.0, 6.0), n_layers=3).levels[0]
+
+
+def test_volumes_of_several_widths_feed_errors_back_by_a_quarter_of_their_points(monkeypatch):
+    level = volume_level()
+    quantiser = Quantiser.of(level)
+    assert len(quantiser.coords) == 4 * len(quantiser.seen) == 512
+    cells = block_coords(level.patch_size)[quantiser.seen].add(1).mul(2).long()
+    assert (cells.unique(dim=0, return_counts=True)[1] == 2).all(), "evenly, two in each of the cells of eight"
+    fed_back = errors(level, 1e-3)
+    monkeypatch.setattr("packing.rounding.curvature", lambda folded, *_: no_curvature(folded))
+    alone = errors(level, 1e-3)
+    assert float(fed_back.sum() / alone.sum()) < 0.8
+    assert (fed_back <= alone).all()
+
+
+def no_curvature(folded) -> list[torch.Tensor]:
+    n_blocks, n = rounding.flat(folded.layers).shape
+    return [torch.eye(n).repeat(n_blocks, 1, 1)]
+
+
+def test_parts_of_the_curvature_lie_on_its_diagonal():
+    level = volume_level()
+    network, coords, rotation = level.networks[0], encode(block_coords((8, 8, 8)), level.frequencies), torch.eye(1)
+    folded = fold(network, rotation)
+    [whole] = rounding.curvature(folded, network, rotation, coords)
+    parts = rounding.curvature(folded, network, rotation, coords, group=100)
+    assert sum(part.shape[1] for part in parts) == whole.shape[1]
+    for first, part in zip(range(0, whole.shape[1], 100), parts, strict=True):
+        here = slice(first, first + part.shape[1])
+        torch.testing.assert_close(part, whole[:, here, here])
+
+
 def test_half_the_error_is_a_quarter_squared(fitted):
     for level in fitted:
         assert 3 < float(errors(level, 3e-4).mean() / errors(level, 1.5e-4).mean()) < 5.3

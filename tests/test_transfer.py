@@ -105,3 +105,11 @@ def test_a_survey_counts_what_is_not_finite():
     assert (integers.low, integers.high, integers.n_lost) == (-5, 5, 0)
     with pytest.raises(InputError, match="finite"):
         survey([np.full(3, np.nan)])
+
+
+def test_a_survey_keeps_some_values_of_everywhere():
+    few = np.arange(1000.0).reshape(10, 100)
+    assert np.array_equal(survey(few).sample, np.arange(1000))
+    many = survey(np.arange(3e6).reshape(30, 1000, 100)).sample
+    assert 2**14 < many.size <= 2**18
+    np.testing.assert_allclose([many.mean(), many.std()], [1.5e6, 3e6 / 12**0.5], rtol=0.01)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+import zarr
 from PIL import Image
 
 import train
@@ -17,6 +18,7 @@ from decoding.values import affine_of
 from models.miner import MINER
 from training import run
 from utils.errors import InputError
+from utils.metrics import ssim
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -64,11 +66,21 @@ def test_every_format_gives_the_values_as_they_are(tmp_path, name, dtype):
     WRITERS[name](tmp_path / name, values)
     source = open_volume(tmp_path / name, SIZE)
     assert (source.size, source.n_channels, source.bits) == (SIZE, 1, 8 * values.itemsize)
-    assert source.transfer is None
     read = np.concatenate([source.read(0, 7), source.read(7, 20)], axis=1)
     assert read.dtype == dtype
-    assert np.array_equal(read[0], values)
+    back = read[0] if source.transfer is None else source.transfer.decode(read[0] / (2**16 - 1))
+    assert back.dtype == dtype
+    assert np.array_equal(back, values)
     assert (np.allclose(source.affine, AFFINE)) if ".nii" in name else source.affine is None
+
+
+def test_numbers_of_12_bits_fill_the_16_of_their_type(tmp_path):
+    values = field(4095, np.uint16)
+    np.save(tmp_path / "12.npy", values)
+    source = open_volume(tmp_path / "12.npy")
+    assert (source.transfer.low, source.transfer.high) == (values.min(), values.max())
+    numbers = source.read(0, SIZE[0])
+    assert (numbers.min(), numbers.max()) == (0, 2**16 - 1)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("v.npy", "<i2"), ("v.npy", "<f2"), ("v.npy", ">f4"), ("v.nii", "<i2")])
@@ -124,7 +136,9 @@ def test_a_fit_is_as_near_as_its_metrics_say(head):
     reached = psnr_of(model.decode()[0], field() / 255, 1)
     assert reached > 38
     assert metrics["psnr"] == pytest.approx(reached, abs=1e-3)
-    assert not {"iou", "ssim"} & set(metrics)
+    planes = zip(model.decode()[0], torch.from_numpy(field() / 255).float(), strict=True)
+    assert metrics["ssim"] == pytest.approx(np.mean([ssim(one[None], other[None]) for one, other in planes]), abs=1e-5)
+    assert "iou" not in metrics
     assert model.source["bits"] == 8
     assert np.allclose(model.source["affine"], AFFINE)
 
@@ -211,6 +225,17 @@ def nan(path):
     np.save(path, values)
 
 
+def no_size(path):
+    write_nifti(path, field())
+    data = bytearray(path.read_bytes())
+    data[42:48] = np.array([-5, 3, 3], "<i2").tobytes()  # dim
+    path.write_bytes(data)
+
+
+def vast(path):
+    zarr.create_array(path, shape=(99999,) * 3, dtype="f4", chunks=(64,) * 3)
+
+
 def pages(path):
     with tifffile.TiffWriter(path) as file:
         file.write(field()[0])
@@ -220,16 +245,27 @@ def pages(path):
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("mixed", mixed, "slice3.png is 27x33 pixels of 8 bits, and slice0.png 27x34 pixels of 8 bits; use slices of"),
-        ("empty", lambda path: path.mkdir(), "is a folder without slices; use one of grey .png"),
+        ("mixed", mixed, "slice3.png is 27x33 pixels of 1 x uint8, and slice0.png 27x34 pixels of 1 x uint8; use"),
+        ("empty", lambda path: path.mkdir(), "is a folder without slices; use one of .png"),
         ("bad.nii.gz", cut_short, "is not a readable NIfTI file"),
         ("nan.npy", nan, "not finite (2 NaN); add --nodata"),
         ("pages.tif", pages, "page 2 is 27x9 uint8, and the first 27x34 uint8; use pages of one kind"),
-        ("flat.npy", lambda path: np.save(path, field().ravel()), "a volume is (d, h, w)"),
+        (
+            "flat.npy",
+            lambda path: np.save(path, field().ravel()),
+            "a volume is (d, h, w), (c, d, h, w) or (",
+        ),
         ("bits.npy", lambda path: np.save(path, field() > 9), "holds the voxels of a mesh; leave --task out"),
         ("long.npy", lambda path: np.save(path, field().astype(int)), "holds int64 values; use integers of up to 32"),
-        ("x.nrrd", lambda path: path.write_bytes(b"NRRD"), "suffix '.nrrd' cannot hold a volume; use one of .npy"),
-        ("4d.nii", lambda path: write_nifti(path, np.stack([field()] * 2)), "without time or channels"),
+        ("bits.tif", lambda path: tifffile.imwrite(path, field() > 9), "holds bool values; use integers of up to 32"),
+        ("none.nii", no_size, "is of shape (-5, 3, 3), and so has no values; use another one"),
+        ("vast.zarr", vast, "is 99999x99999x99999: its levels take"),
+        ("x.vtk", lambda path: path.write_bytes(b"# vtk"), "suffix '.vtk' cannot hold a volume; use one of .npy"),
+        (
+            "4d.nii",
+            lambda path: write_nifti(path, np.stack([field()] * 2)),
+            "choose one from 1 to 2 by --time, or",
+        ),
     ],
 )
 def test_what_is_no_volume_is_refused_in_one_line(tmp_path, command, monkeypatch, name, write, message):

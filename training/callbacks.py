@@ -91,19 +91,21 @@ class LevelImages(Callback):
 
     image is the reconstruction; laplacian what the level adds to the base, upsampled smoothly (grey is nothing, black
     and white the largest residual of the level); training_blocks the reconstruction, dark where no block trains any
-    more. A volume is shown by its middle slice across z, with y pointing up.
+    more. A volume is shown by its middle slice across z.
 
     Inputs
         level: whose networks are those that the module trains
         blocks: (n_blocks,) indices in the grid of the module's blocks
         target: of the level
         b_chunks: blocks evaluated at once, at most
+        is_up: y of the slice is shown pointing up
     """
 
-    def __init__(self, level: Level, blocks: Tensor, target: LevelTarget, b_chunks: int):
+    def __init__(self, level: Level, blocks: Tensor, target: LevelTarget, b_chunks: int, is_up: bool = False):
         self.level = level
         self.blocks = blocks
         self.b_chunks = b_chunks
+        self.is_up = is_up
         self.window = whole(level.size)
         self.band: int | None = None  # of blocks, that the slice lies in
         if len(level.size) == 3:
@@ -129,5 +131,11 @@ class LevelImages(Callback):
             "training_blocks": highlight_blocks(image, level.size[-2:], level.patch_size[-2:], training),
         }
         for name, figure in figures.items():
-            upright = figure if self.band is None else figure.flip(1)
-            module.curves.log_picture(module.n_epochs_done, name, upright)
+            module.curves.log_picture(module.n_epochs_done, name, figure.flip(1) if self.is_up else figure)
+
+
+def points_up(source: dict[str, Any]) -> bool:
+    """Whether y of a signal points up: in the grid of a mesh, and in a body, where it is the front. A slice of a body
+    is known by millimetres."""
+    affine = source.get("affine")
+    return "frame" in source or (bool(affine) and "unit" not in source and affine[1][1] > 0)

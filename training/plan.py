@@ -225,7 +225,7 @@ def plan_run(
         decode_bytes=source.decode_bytes,
         value_bytes=value_bytes(source),
         history_bytes=_history_bytes(source.size, specs[0], networks, device) if backend is reference else 0,
-        rounding_bytes=rounding_bytes(max(per_block), prod(patch_size) * source.n_channels)
+        rounding_bytes=rounding_bytes(max(per_block), patch_size, source.n_channels, specs[0].shapes)
         if specs[0].loss_db
         else None,
     )

@@ -18,11 +18,12 @@ from training.job import Job
 from utils.checkpoint import checkpoint_bytes, packed_path
 from utils.errors import InputError
 from utils.memory import peak_memory, release_memory
-from utils.metrics import Metric, Similarity, picture_metrics, psnr, psnr_of_channel
+from utils.metrics import Metric, Similarity, SliceSimilarity, iou, picture_metrics, psnr, psnr_of, psnr_of_channel
 from utils.raster import Raster
 from utils.windows import rows_at_once, whole
 
 _SSIM_PIXELS, _SSIM_BANDS = 2**23, 8
+_SSIM_ROWS = {Similarity: 32, SliceSimilarity: 1}  # of a band, at least
 _SSIM_WINDOW = 2**21  # values decoded at once
 
 
@@ -38,9 +39,8 @@ def finish(job: Job, signal: Raster, report: dict[str, Any], backend: str, start
     release_memory()
     run, metric = job.run, job.metric
     model = MINER.load(run.ckpts, job.device, backend)
-    is_picture = len(signal.size) == 2
-    of_pictures = picture_metrics(model.transfer, model.spectral) if is_picture else (psnr,)
-    metrics = list(dict.fromkeys((job.metric, *of_pictures)))
+    usual = picture_metrics(model.transfer, model.spectral) if len(signal.size) == 2 else (psnr_of(model.spectral),)
+    metrics = list(dict.fromkeys((job.metric, *usual)))
     channels = [psnr_of_channel(channel) for channel in range(model.n_channels)] if model.spectral else []
     measured = judge(job, model, signal, metrics + channels)
     quality = measured[job.metric]
@@ -54,7 +54,7 @@ def finish(job: Job, signal: Raster, report: dict[str, Any], backend: str, start
     report |= {
         **{one.name: finite[one] for one in metrics},
         **({"psnr_per_channel": [finite[one] for one in channels]} if channels else {}),
-        **({"ssim": mean_similarity(model, signal, job.b_chunks)} if is_picture else {}),
+        **({} if metric is iou else {"ssim": mean_similarity(model, signal, job.b_chunks)}),
         "parameters": model.n_parameters,
         "parameters_per_pixel": model.n_parameters / n_pixels,
         "bytes": sizes,
@@ -123,16 +123,17 @@ def print_finished(ckpts: Path, report: dict[str, Any], metric: Metric) -> None:
 
 
 def mean_similarity(model: MINER, signal: Raster, b_chunks: int) -> float | None:
-    """SSIM of a picture; of a large one in a few bands, evenly spread over its height, since it takes long."""
-    height, width = signal.size
-    rows, bands = max(32, _SSIM_PIXELS // (_SSIM_BANDS * width)), [(0, height)]
+    """SSIM of a picture, or of the slices of a volume; of a large one in a few bands, evenly spread over its height or
+    depth, since it takes long."""
+    (height, *across), kind = signal.size, Similarity if len(signal.size) == 2 else SliceSimilarity
+    rows, bands = max(_SSIM_ROWS[kind], _SSIM_PIXELS // (_SSIM_BANDS * prod(across))), [(0, height)]
     if rows * _SSIM_BANDS < height:
         starts = (band * (height - rows) // (_SSIM_BANDS - 1) for band in range(_SSIM_BANDS))
         bands = [(start, start + rows) for start in starts]
     values = []
     for band in bands:
-        similarity = Similarity(model.spectral)
-        for window, decoded in model.decode_windows(0, (band, (0, width)), 1, b_chunks, _SSIM_WINDOW):
+        similarity = kind(model.spectral)
+        for window, decoded in model.decode_windows(0, (band, *whole(across)), 1, b_chunks, _SSIM_WINDOW):
             similarity.add(decoded.cpu(), signal.read(window))
         values.append(similarity.value)
     return None if None in values else sum(values) / len(values)

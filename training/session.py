@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -103,12 +103,14 @@ def prepare(
     task = TASKS[options.task]
     if not options.dry_run:
         check_folder(root / "ckpts" / options.exp_name, options)
-    reading = Reading(options.transfer, options.nodata)
+    channels = options.channels and tuple(options.channels)
+    reading = Reading(options.transfer, options.nodata, options.time, channels)
     if values is None:
         source = open_signal(options, task, reading, ranks, root)
     else:
         source = array_source(values, _size(options, task), reading, task.n_dims)
-    options = settle(options, source.size, "occupancy" if source.bits == 1 else "distance")
+    spread = source.transfer and source.transfer.spread
+    options = settle(options, source.size, "occupancy" if source.bits == 1 else "distance", spread)
     if source.transfer:
         options.transfer = source.transfer.kind
     if values is None and is_mesh(options.path):
@@ -183,7 +185,7 @@ def load_training() -> None:
 def open_signal(options: Namespace, task: Task, reading: Reading, ranks: Ranks, root: Path) -> Source:
     """The file of the signal, at the size that is wanted; a mesh is sampled on a grid first."""
     if not is_mesh(options.path):
-        return task.open(options.path, _size(options, task), reading)
+        return open_values(options, task, reading, ranks)
     from datasets.grids import grid_path, kept_grid, make_grid, planned_grid  # trimesh and others load slowly
 
     folder = root / "occupancy"
@@ -196,6 +198,14 @@ def open_signal(options: Namespace, task: Task, reading: Reading, ranks: Ranks, 
             print(made)
     ranks.share()  # the grid is there
     return task.open(grid_path(folder, options.path, options.N, options.values))
+
+
+def open_values(options: Namespace, task: Task, reading: Reading, ranks: Ranks) -> Source:
+    """The file of a signal that is no mesh; the first process alone looks through it for the transfer."""
+    size = _size(options, task)
+    source = task.open(options.path, size, reading) if ranks.is_first else None
+    transfer = ranks.share(source and source.transfer)
+    return source or task.open(options.path, size, replace(reading, transfer=transfer) if transfer else reading)
 
 
 def _size(options: Namespace, task: Task) -> tuple[int, ...] | None:

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import resource
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,6 +49,21 @@ def check_memory(path: Path, size: tuple[int, ...], n_bytes: int) -> None:
         raise InputError(
             f"{path} is {size_text(size)}: reading it takes {n_bytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are "
             "free; use a smaller one, or a part of it"
+        )
+
+
+def check_room(path: Path, size: tuple[int, ...], n_bytes: int) -> None:
+    """InputError if neither memory nor the disk here could hold a signal, before all of it is read.
+
+    Inputs
+        size: (h, w) or (d, h, w), as its header says
+        n_bytes: of all its values
+    """
+    free = max(available_memory() or 0, shutil.disk_usage(Path()).free)
+    if n_bytes > free:
+        raise InputError(
+            f"{path} is {size_text(size)}: its levels take {n_bytes / 2**30:.1f} GiB and more, and "
+            f"{free / 2**30:.1f} GiB are free; use a smaller one, or a part of it"
         )
 
 

@@ -141,6 +141,22 @@ class Similarity:
         """A number up to 1, or None if the picture is smaller than the window."""
         return self._total / self._count if self._count else None
 
+    @property
+    def line(self) -> str:
+        """How a comparison prints it."""
+        none = "none, the picture is smaller than its window"
+        return f"SSIM : {none if self.value is None else f'{self.value:.4f}'}"
+
+
+class SliceSimilarity(Similarity):
+    """The mean of `Similarity` over the slices of two volumes along z, which come in consecutive slices."""
+
+    def add(self, prediction: Tensor, signal: Tensor) -> None:
+        """The next slices of both, (c, n, h, w) in [0, 1]."""
+        for pair in zip(prediction.unbind(1), signal.unbind(1), strict=True):
+            super().add(*pair)
+            self._last = None
+
 
 def ssim(prediction: Tensor, signal: Tensor) -> float | None:
     """`Similarity` of two whole pictures, (c, h, w) in [0, 1]."""

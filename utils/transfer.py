@@ -4,7 +4,7 @@ Notation: *relative* values are (v - low) / (high - low) of values v; *encoded* 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import exp, isfinite, log1p
 from typing import Any
 
@@ -15,6 +15,7 @@ from utils.errors import InputError
 MU = 5000
 _M1, _M2, _C1, _C2, _C3 = 2610 / 2**14, 2523 / 2**5, 3424 / 2**12, 2413 / 2**7, 2392 / 2**7  # of ST 2084
 _PEAK = 2**16 - 1
+_SAMPLE, _THINNING = 2**18, 11  # values of a survey; a prime, so that columns and channels keep their turn
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32")
 """Of values that a transfer gives back."""
@@ -59,12 +60,14 @@ class Transfer:
     kind: of the curve: linear, log (the mu-law) or pq
     low, high: values that are 0 and 1
     dtype: of the values in the file, one of `DTYPES`
+    spread: standard deviation of the encoded values, if the file has been surveyed; not recorded
     """
 
     kind: str
     low: float
     high: float
     dtype: str
+    spread: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """TypeError or ValueError for what can be no transfer: records may have been tampered with."""
@@ -92,7 +95,7 @@ class Transfer:
 
     def record(self) -> dict[str, Any]:
         """As plain data, for checkpoints and headers: what `Transfer(**record)` takes."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "spread"}
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Values of any type -> float32 in [0, 1]; those that are not finite are `low`."""
@@ -117,14 +120,18 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is to be read whose values are no plain pixels.
+    """How a file is to be read whose values are no plain pixels, or that holds more than one volume.
 
     transfer: the kind of one over its own values; one that is known already; or None for what suits
     nodata: values that are not finite are taken for the lowest one, in place of an error
+    time: of a volume over time, which one, from 1 on; `all` takes times for channels
+    channels: of a volume, from 1 on; None for all
     """
 
     transfer: str | Transfer | None = None
     nodata: bool = False
+    time: int | str | None = None
+    channels: tuple[int, ...] | None = None
 
 
 AS_SUITS = Reading()
@@ -139,6 +146,7 @@ class Survey:
         integers
     n_nan, n_infinite: how many are not finite
     dtype: of all
+    sample: some of the finite ones, evenly spread, at most `_SAMPLE`
     """
 
     low: float
@@ -147,6 +155,7 @@ class Survey:
     n_nan: int
     n_infinite: int
     dtype: np.dtype
+    sample: np.ndarray
 
     @property
     def n_lost(self) -> int:
@@ -157,9 +166,13 @@ def survey(parts: Iterable[np.ndarray]) -> Survey:
     """Of values that come in parts, of any shapes; InputError if none of them is finite."""
     low, high, n_nan, n_infinite, dtype = np.inf, -np.inf, 0, 0, None
     logs, n_positive = 0.0, 0
+    sample, n_apart = np.zeros(0), 1
     for part in parts:
         finite = np.isfinite(part)
         kept, dtype = part[finite], part.dtype
+        sample = np.append(sample, kept[::n_apart])
+        while sample.size > _SAMPLE:
+            sample, n_apart = sample[::_THINNING], n_apart * _THINNING
         if kept.size:
             low, high = min(low, float(kept.min())), max(high, float(kept.max()))
         if dtype.kind == "f":
@@ -169,4 +182,4 @@ def survey(parts: Iterable[np.ndarray]) -> Survey:
         n_nan, n_infinite = n_nan + nans, n_infinite + part.size - kept.size - nans
     if low > high:
         raise InputError("none of its values is a finite number; use another file")
-    return Survey(low, high, exp(logs / n_positive) if n_positive else 0.0, n_nan, n_infinite, dtype)
+    return Survey(low, high, exp(logs / n_positive) if n_positive else 0.0, n_nan, n_infinite, dtype, sample)

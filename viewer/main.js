@@ -1,5 +1,6 @@
 import { FitError, openFit } from "./file/format.js";
 import { bytesRanges, fileRanges, httpRanges } from "./file/ranges.js";
+import { holdsValues } from "./file/header.js";
 import { make } from "./page/controls.js";
 import { clearNotice, hush, say, sayInstead } from "./page/messages.js";
 import { inBytes } from "./page/readout.js";
@@ -8,6 +9,7 @@ import { startTheme } from "./page/theme.js";
 import { showPicture } from "./picture/picture.js";
 import { makePool } from "./tiles/pool.js";
 import { Tiles } from "./tiles/tiles.js";
+import { showValues } from "./values/values.js";
 import { showVolume } from "./volume/volume.js";
 
 const VECTORS = [ // a module that is valid where WebAssembly has vectors of 128 bits
@@ -48,7 +50,8 @@ function tellTitle(name, facts) {
 }
 
 function factsOf(fit) {
-    const kind = fit.size.length === 2 ? (!fit.header.source.spectral && CHANNELS[fit.nChannels]) || `${fit.nChannels} channels` : "voxels";
+    const channels = (!fit.header.source.spectral && CHANNELS[fit.nChannels]) || `${fit.nChannels} channels`;
+    const kind = fit.size.length === 2 ? channels : fit.nChannels === 1 ? "voxels" : `voxels, ${channels}`;
     const size = [...fit.size].reverse().map((n) => n.toLocaleString("en")).join(" × ");
     return `${size} ${kind}, ${inBytes(fit.bytes)}`;
 }
@@ -100,7 +103,7 @@ async function build({ error, ranges, fit }, site) {
         const workers = Number(new URLSearchParams(window.location.search).get("workers")) || null;
         pool = await makePool(workers, fit);
         const tiles = new Tiles(fit, ranges, pool);
-        const showAs = fit.size.length === 2 ? showPicture : showVolume;
+        const showAs = fit.size.length === 2 ? showPicture : holdsValues(fit.header) ? showValues : showVolume;
         const page = await showAs(fit, tiles, site, elementsOf());
         opened = { close: () => { page.close(); pool.close(); } };
         window.miner = { fit, tiles, viewer: page.viewer, page, settled: () => page.settled() };

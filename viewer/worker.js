@@ -35,9 +35,9 @@ const TASKS = {
         return { rgba: rgbaIn(values, window) };
     },
 
-    /** { values, window, cells } -> { positions, normals, indices } */
-    async surface({ values, window, cells }) {
-        return surfaceOf(values, window, cells);
+    /** { values, window, cells, threshold } -> { positions, normals, indices } */
+    async surface({ values, window, cells, threshold }) {
+        return surfaceOf(values, window, cells, threshold);
     },
 };
 

@@ -77,7 +77,7 @@ def read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice) 
     size = array.shape[axes.index("Y")], array.shape[axes.index("X")]
     check_memory(path, size, window_bytes(array, axes, rows.stop - rows.start, columns.stop - columns.start))
     try:
-        window = _entries(array, index)
+        window = entries(array, index)
     except Exception as error:  # whatever damaged chunks raise
         raise InputError(f"{path} is damaged: its pixels cannot be read ({one_line(error)})") from error
     if "S" not in axes:
@@ -87,7 +87,7 @@ def read_window(path: Path, array: Any, axes: str, rows: slice, columns: slice) 
     return window.astype(window.dtype.newbyteorder("="), copy=False)
 
 
-def _entries(array: Any, index: tuple[int | slice, ...]) -> np.ndarray:
+def entries(array: Any, index: tuple[int | slice, ...]) -> np.ndarray:
     """array[index]; where a chunk fails, or the user interrupts, Zarr's reading of the others ends with it."""
     try:
         return np.asarray(array[index])

@@ -50,6 +50,19 @@ def open_pixels(path: Path) -> Pixels:
     return array_pixels(path, array, axes, chunks)
 
 
+def open_array(path: Path, node: str) -> zarr.Array:
+    """The array at a node; InputError if there is none that can be read."""
+    try:
+        _check_metadata(path, node)
+        array = zarr.open(path if path.is_dir() else zarr.storage.ZipStore(path, mode="r"), mode="r", path=node)
+        if not isinstance(array, zarr.Array):
+            raise ValueError(f"{node} is no array")
+        _check_chunks(path, array)
+    except Exception as error:  # whatever a damaged folder raises
+        raise InputError(f"{path} is not a readable Zarr ({one_line(error)})") from error
+    return array
+
+
 def _check_metadata(path: Path, node: str) -> None:
     """ValueError for metadata of an array or a group that are too large for a picture: Zarr would read all of them."""
     with nullcontext() if path.is_dir() else zipfile.ZipFile(path) as archive:
@@ -93,12 +106,12 @@ def write_pixels(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, 
     try:
         with writing(path):
             _fill(part, rows, shape, dtype)
-            _replace(path, part)
+            replace_folder(path, part)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _replace(path: Path, new: Path) -> None:
+def replace_folder(path: Path, new: Path) -> None:
     """Put a new folder in the place of an old one, which comes back if that fails."""
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -145,6 +158,11 @@ def _fill(folder: Path, rows: Iterable[np.ndarray], shape: tuple[int, int, int],
     for strip in regroup(rows, _CHUNK):
         array[top : top + len(strip)] = strip[:, :, 0] if is_grey else strip
         top += len(strip)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush all files of a new folder to the disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             sync(path)

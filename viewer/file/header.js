@@ -9,6 +9,7 @@ const MOST_FREQUENCIES = 2 ** 10;
 const DIRECTIONS = { 2: 2, 3: 21 }; // of the encoding, by the number of axes
 const CODINGS = ["float32", "quantised"];
 const ACTIVATIONS = { mlp: ["gaussian", "sine"], filters: ["gabor"] };
+const TRANSFERS = ["linear", "log", "pq"];
 const OUTPUTS = { mlp: ["sigmoid", "sine", "linear"], filters: ["linear"] };
 
 /** A name that a newer program may have written. */
@@ -30,9 +31,11 @@ export function parseHeader(text) {
     mustBe(isSize(size, 2) || isSize(size, 3), "a size that is none");
     mustBe(isSize(chunk, size.length), "chunks of no size");
     mustBe(isObject(source) && isObject(options), "options or a source that are no object");
-    mustBe(size.length === 3 || [8, 16].includes(source.bits), "bits of a channel that are neither 8 nor 16");
+    const isMesh = size.length === 3 && !holdsValues(header);
+    mustBe(isMesh || [8, 16].includes(source.bits), "bits of a channel that are neither 8 nor 16");
     mustBe(size.length === 2 || source.frame == null || isFrame(source.frame), "a frame that is none");
-    mustBe(size.length === 2 || n_channels === 1, "a volume of several channels");
+    mustBe(!isMesh || n_channels === 1, "the grid of a mesh in several channels");
+    if (holdsValues(header)) checkValues(source);
     mustBe(Array.isArray(levels) && levels.length > 0 && levels.length <= n_scales, "no levels");
     levels.forEach((entry, i) => checkLevel(entry, n_scales - 1 - i, header));
     checkOverview(header);
@@ -159,6 +162,23 @@ function isFrame(frame) {
         [frame.centre, frame.half_extents].every((one) => areNumbers(one) && one.length === 3) &&
         frame.half_extents.every((extent) => extent > 0)
     );
+}
+
+function checkValues({ affine = null, unit = null, scaling = null, transfer = null }) {
+    const isRow = (row) => areNumbers(row) && row.length === 4;
+    const isAffine = Array.isArray(affine) && affine.length === 4 && affine.every(isRow);
+    mustBe(affine === null || isAffine, "an affine that is none");
+    mustBe(unit === null || (typeof unit === "string" && unit.length < 40), "a unit that is none");
+    mustBe(scaling === null || (areNumbers(scaling) && scaling.length === 2), "a scaling that is none");
+    if (transfer === null) return;
+    const { kind, low, high, dtype } = transfer;
+    mustBeKnown(TRANSFERS, kind, "the transfer");
+    mustBe(areNumbers([low, high]) && low < high && typeof dtype === "string", "a transfer over no range");
+}
+
+/** Whether it is a volume of values, which are to be looked at as they are, and not the grid of a mesh. */
+export function holdsValues({ size, source }) {
+    return size.length === 3 && "bits" in source;
 }
 
 /** Whether the fourth channel is alpha: four channels may also be measurements. */

@@ -22,6 +22,7 @@ const ICONS = {
     compare: "M3.5 4.5h13v11h-13zM10 2.5v15",
     theme: "M10 3a7 7 0 1 0 0 14zM10 3a7 7 0 0 1 0 14",
     link: "M8 12l4-4M9 6l1.5-1.5a3.5 3.5 0 0 1 5 5L14 11M11 14l-1.5 1.5a3.5 3.5 0 0 1-5-5L6 9",
+    cross: "M10 3v5M10 12v5M3 10h5M12 10h5",
     help: "M7 7.5a3 3 0 1 1 4.2 2.7c-.8.4-1.2.9-1.2 1.8M10 15v.01",
     close: "M5 5l10 10M15 5L5 15",
 };
@@ -41,6 +42,13 @@ export function makeTool(icon, label, key, action) {
     const title = key ? `${label} (${key})` : label;
     const properties = { type: "button", className: "tool", title, "aria-label": label, onclick: action };
     return make("button", properties, iconOf(icon));
+}
+
+/** The same with a word in place of an icon. */
+export function makeWord(word, label, key, action) {
+    const tool = makeTool("help", label, key, action);
+    tool.replaceChildren(word);
+    return tool;
 }
 
 /** A switch in a row of its own: .checked and "change" are those of its input. colour: of a swatch, or null. */
@@ -67,11 +75,32 @@ export function makeChoice(label, options, chosen, onChange) {
     return { row, set: (value) => { inputs.get(value).checked = true; } };
 }
 
+/** One of many values. options: [[value, label], ...], texts; set(value) shows another without calling onChange. */
+export function makeSelect(label, options, onChange) {
+    const choices = options.map(([value, text]) => make("option", { value }, text));
+    const select = make("select", { "aria-label": label }, ...choices);
+    select.addEventListener("change", () => onChange(select.value));
+    return { row: select, set: (value) => { select.value = value; } };
+}
+
 /** A range from low to high: .value is that of its input. */
 export function makeSlider(label, [low, high, step], value, onChange) {
     const input = make("input", { type: "range", min: low, max: high, step, value, "aria-label": label });
     input.addEventListener("input", () => onChange(input.valueAsNumber));
     return { input, row: make("label", { className: "row slider" }, make("span", {}, label), input) };
+}
+
+/** The same with its value in words beside it; set([low, high, step], value, words) shows another. */
+export function makeMeter(label, onChange) {
+    const { input, row } = makeSlider(label, [0, 1, 1], 0, onChange);
+    const number = make("small", { className: "number" });
+    row.append(number);
+    const set = ([min, max, step], value, words) => {
+        Object.assign(input, { min, max, step });
+        input.value = value;
+        number.textContent = words;
+    };
+    return { input, row, set };
 }
 
 /** A section of the panel, with a title; it is appended and returned. */

@@ -29,6 +29,13 @@ export function tierInWords(tier) {
     return tier.kind === "enlarged" ? `level ${tier.level}, interpolated` : `level ${tier.level}`;
 }
 
+/** What the tiles of a fit took. rate: in what they are counted, millions in a second */
+export function workInWords({ stats, ranges, fit }, rate) {
+    const speed = stats.seconds > 0 ? [`${(stats.megapixels / stats.seconds).toFixed(1)} ${rate}`] : [];
+    const { bytes, requests } = ranges.stats;
+    return [...speed, `${inBytes(bytes)} of ${inBytes(fit.bytes)}`, counted(requests, "request")].join(" · ");
+}
+
 function blockInWords({ level, row, column }, shape) {
     const place = `level ${level.index}, row ${row}, column ${column}`;
     return shape

@@ -30,6 +30,13 @@ export class Body {
         this.stage.draw();
     }
 
+    /** Forgets all bricks. */
+    clear() {
+        for (const group of this.#drawn.values()) group.children[0].geometry.dispose(); // which its meshes share
+        this.#drawn.clear();
+        this.group.clear();
+    }
+
     #add(brick) {
         const { three } = this.stage;
         const { positions, normals, indices } = brick.surface;

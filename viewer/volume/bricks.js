@@ -17,9 +17,9 @@ class Brick {
 
 /** The surface of a volume, brick by brick: coarse levels first, each of which the next ones replace as they come. */
 export class Bricks {
-    /** @param onBrick called whenever one is done */
-    constructor(fit, tiles, onBrick) {
-        Object.assign(this, { fit, tiles, onBrick, level: null, ladder: [], whenDone: null });
+    /** @param onBrick called whenever one is done; @param field { threshold, channel } whose surface it is */
+    constructor(fit, tiles, onBrick, field = { threshold: 0.5, channel: 0 }) {
+        Object.assign(this, { fit, tiles, onBrick, field, level: null, ladder: [], whenDone: null });
         this.levels = new Map();
         this.aborter = new AbortController();
     }
@@ -57,7 +57,8 @@ export class Bricks {
         const priority = 1 + this.ladder.indexOf(brick.level);
         try {
             const values = await this.valuesOf(brick, { priority, signal });
-            const task = { kind: "surface", values, window: brick.samples, cells: brick.cells };
+            const { threshold } = this.field;
+            const task = { kind: "surface", values, window: brick.samples, cells: brick.cells, threshold };
             brick.surface = await this.tiles.pool.run(task, { priority, signal, transfer: [values.buffer] });
         } catch (error) {
             if (signal.aborted) return;
@@ -75,7 +76,10 @@ export class Bricks {
             return number === brick.number ? tile : tile.catch(() => null);
         });
         const parts = (await Promise.all(asked)).filter((tile) => tile);
-        return assembled(parts, brick.samples, level.size, 1);
+        const { nChannels } = this.fit;
+        const values = assembled(parts, brick.samples, level.size, nChannels);
+        const n = values.length / nChannels;
+        return nChannels === 1 ? values : values.slice(this.field.channel * n, (this.field.channel + 1) * n);
     }
 
     /** The bricks to be seen: those of the chosen level, and coarser ones where not all that replace them are there. */

@@ -93,6 +93,16 @@ export class Stage {
         this.draw();
     }
 
+    /** Puts the voxels elsewhere: { matrix, corner, up } of space.js. */
+    place({ matrix, corner, up }) {
+        this.voxels.matrixAutoUpdate = false;
+        this.voxels.matrix.set(...matrix.flat());
+        this.voxels.matrixWorldNeedsUpdate = true;
+        this.corner = corner;
+        this.up = up;
+        this.home();
+    }
+
     /** Keeps the middle of the view where nothing lies over it. height: in pixels, of what does from below */
     cover(height) {
         this.covered = height;
@@ -181,6 +191,17 @@ export class Stage {
         this.controls.dollyIn(1 / factor);
         this.draw();
     }
+}
+
+/** Keeps the background of a stage that of the page's theme; returns what ends it. */
+export function followTheme(stage) {
+    const follow = () => {
+        stage.background = getComputedStyle(document.documentElement).getPropertyValue("--canvas");
+    };
+    const observer = new MutationObserver(follow);
+    observer.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    follow();
+    return () => observer.disconnect();
 }
 
 /**

@@ -1,5 +1,5 @@
 /**
- * The surface where a field is 1/2: marching cubes (Lorensen and Cline, SIGGRAPH 1987).
+ * The surface where a field is 1/2, or another value: marching cubes (Lorensen and Cline, SIGGRAPH 1987).
  *
  * Its triangles are derived, not listed. On each face of a cell the crossed edges are joined by a rule that knows the
  * signs of that face's corners alone, so two cells agree on the face that they share and no hole is left. The lines on
@@ -7,7 +7,7 @@
  */
 
 const HALF = 0.5;
-const OFF_HALF = 2 ** -11; // values are moved so far off 1/2 that no vertex lies on a sample, where others would be
+const OFF = 2 ** -11; // values are moved so far off the threshold that no two vertices lie on one sample
 
 // Corner c of a cell lies at x = c & 1, y = c >> 1 & 1, z = c >> 2. An edge is its lower corner and its axis: x, y, z.
 const EDGES = [0, 1, 2].flatMap((axis) =>
@@ -79,17 +79,18 @@ function shareFace(one, other) {
  * @param window [[start, stop], ...] along z, y, x: for normals that do not depend on the cut it reaches, where there
  *     are samples, 1 before the cells and 2 beyond them
  * @param cells [[start, stop], ...]: of their lower corners, so -1 is a cell at the lower edge of a field
+ * @param threshold of the surface; inside, values are above it
  * @returns {{ positions: Float32Array, normals: Float32Array, indices: Uint32Array }} x, y, z of vertices, in samples;
  *     normals of unit length, outward; triangles, counter-clockwise seen from outside
  */
-export function surfaceOf(values, window, cells) {
+export function surfaceOf(values, window, cells, threshold = HALF) {
     const { field, size } = withZeros(values, window, cells);
     const [depth, height, width] = size;
     const strides = [1, width, width * height]; // along x, y, z
     const steps = [0, 1, 2, 3, 4, 5, 6, 7].map((corner) => stepTo(corner, strides));
     const edges = EDGES.map(({ corner, axis }) => ({ step: steps[corner] * 3 + axis, corner: steps[corner], axis }));
     const vertexOf = new Int32Array(3 * field.length).fill(-1); // of the edge that leaves a sample along each axis
-    const vertices = new Vertices(field, size, cells);
+    const vertices = new Vertices(field, size, cells, threshold);
     const indices = [];
     for (let z = 1; z < depth - 2; z++) {
         for (let y = 1; y < height - 2; y++) {
@@ -97,7 +98,7 @@ export function surfaceOf(values, window, cells) {
             let inside = 0;
             for (let at = row; at < row + width - 2; at++) {
                 inside = (inside >> 1) & 0b01010101; // what was ahead along x
-                for (const corner of [1, 3, 5, 7]) inside |= (field[at + steps[corner]] > HALF) << corner;
+                for (const corner of [1, 3, 5, 7]) inside |= (field[at + steps[corner]] > threshold) << corner;
                 if (at === row) continue;
                 if (inside === 0 || inside === 255) continue;
                 for (const number of TRIANGLES[inside]) {
@@ -135,8 +136,8 @@ function withZeros(values, window, cells) {
 
 /** The vertices of a surface, each on an edge between two samples. */
 class Vertices {
-    constructor(field, [, height, width], cells) {
-        Object.assign(this, { field, height, width, strides: [1, width, width * height] });
+    constructor(field, [, height, width], cells, threshold) {
+        Object.assign(this, { field, height, width, threshold, strides: [1, width, width * height] });
         this.origin = cells.map(([start]) => start - 1).reverse();
         this.positions = [];
         this.normals = [];
@@ -145,8 +146,9 @@ class Vertices {
     /** The vertex on the edge that leaves sample `at` along an axis: its number. */
     add(at, axis) {
         const to = at + this.strides[axis];
-        const [here, there] = [offHalf(this.field[at]), offHalf(this.field[to])];
-        const part = (HALF - here) / (there - here);
+        const { threshold } = this;
+        const [here, there] = [this.field[at], this.field[to]].map((value) => movedOff(value, threshold));
+        const part = (threshold - here) / (there - here);
         const [x, y] = [at % this.width, Math.floor(at / this.width)];
         this.place(axis, part, [x, y % this.height, Math.floor(y / this.height)]);
         this.turn(axis, part, at, to);
@@ -179,4 +181,4 @@ class Vertices {
     }
 }
 
-const offHalf = (value) => (value > HALF ? Math.max(value, HALF + OFF_HALF) : Math.min(value, HALF - OFF_HALF));
+const movedOff = (value, from) => (value > from ? Math.max(value, from + OFF) : Math.min(value, from - OFF));

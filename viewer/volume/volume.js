@@ -1,21 +1,16 @@
 import { FitError } from "../file/format.js";
 import { make } from "../page/controls.js";
 import { linkTo } from "../page/link.js";
-import { hush, say } from "../page/messages.js";
-import { counted, inBytes } from "../page/readout.js";
-import { Body } from "./body.js";
-import { Bricks } from "./bricks.js";
+import { say } from "../page/messages.js";
+import { counted, workInWords } from "../page/readout.js";
 import { Cut } from "./cut.js";
 import { Outlines } from "./outlines.js";
 import { VolumePanel, makeVolumeTools } from "./panel.js";
 import { readPose, writePose } from "./pose.js";
+import { Shell, firstLevel } from "./shell.js";
 import { Slice } from "./slices.js";
-import { Stage, meshOf, unitOf } from "./stage.js";
-import { stlOf } from "./stl.js";
+import { Stage, followTheme, meshOf, unitOf } from "./stage.js";
 
-const MOST_VOXELS = 2 ** 25; // of the level that is shown at first
-const REFRESH = [250, 5000]; // least and most milliseconds from one drawing of new bricks to the next; between them
-const SHARE = 5; // times what a drawing takes: without a graphics processor it takes the time of the workers
 const NO_SURFACE = "The field is nowhere above 1/2, so it has no surface here. Slices show its values.";
 
 /** The page of a volume; close() takes it away. elements: of the page. */
@@ -31,8 +26,6 @@ export async function showVolume(fit, tiles, site, elements) {
 /** The state of the page is what a link tells, of pose.js, and `isFlat`. */
 class VolumePage {
     #closers = [];
-    #refreshing = null;
-    #refreshed = 0; // when
 
     constructor(fit, tiles, site, elements, { three, OrbitControls }) {
         Object.assign(this, { fit, tiles, site, elements });
@@ -40,8 +33,13 @@ class VolumePage {
         const unit = unitOf(fit.size, fit.header.source.frame);
         this.stage = new Stage(three, OrbitControls, elements.view, unit);
         this.cut = new Cut(this.stage, fit.size);
-        this.body = new Body(this.stage, this.cut.planes);
-        this.bricks = new Bricks(fit, tiles, () => this.refresh());
+        const onShown = () => {
+            this.#openBody();
+            this.#tell();
+        };
+        this.shell = new Shell(this.stage, fit, tiles, { planes: this.cut.planes, onShown, nothing: NO_SURFACE });
+        this.body = this.shell.body;
+        this.bricks = this.shell.bricks;
         this.outlines = new Outlines(this.stage, fit, this.cut.planes);
         this.slices = [2, 1, 0].map((axis) => new Slice(this.stage, fit, tiles, axis, tellSlice));
         this.state = {
@@ -50,7 +48,7 @@ class VolumePage {
         this.panel = new VolumePanel(this, elements);
         this.tools = makeVolumeTools(this, elements.tools);
         this.#closers.push(this.tools.close);
-        this.#followTheme();
+        this.#closers.push(followTheme(this.stage));
         this.#followPanel(elements.panel);
         this.link = linkTo({
             read: () => ({ ...this.state, camera: this.stage.look }),
@@ -65,9 +63,8 @@ class VolumePage {
     }
 
     close() {
-        clearTimeout(this.#refreshing);
         for (const close of this.#closers) close();
-        for (const part of [this.bricks, ...this.slices, this.stage]) part.close();
+        for (const part of [this.shell, ...this.slices, this.stage]) part.close();
     }
 
     /** Resolves when the surface of the chosen level and the slices are complete and drawn. */
@@ -77,7 +74,7 @@ class VolumePage {
             seen = wanted();
             await Promise.all(seen);
         }
-        this.#showBricks();
+        this.shell.show();
         await this.stage.whenDrawn();
     }
 
@@ -99,56 +96,15 @@ class VolumePage {
         if (this.body.opacity !== opacity) this.body.opacity = opacity;
         if (this.body.isFlat !== isFlat) this.body.isFlat = isFlat;
         this.slices.forEach((slice, axis) => slice.show(level, slices[axis]));
-        if (level !== this.bricks.level) this.#build(() => this.bricks.goTo(level));
+        if (level !== this.bricks.level) this.shell.goTo(level);
         this.#openBody();
         this.panel.tell(this.state);
         this.tools.tell(this.state);
         this.link?.changed();
     }
 
-    /** The finest that is there and not too large for a first look. */
     get defaultLevel() {
-        const small = this.levels.filter(({ size }) => size.reduce((product, n) => product * n, 1) <= MOST_VOXELS);
-        return (small.at(-1) ?? this.levels[0]).index;
-    }
-
-    /** start: of making bricks. */
-    async #build(start) {
-        hush();
-        start();
-        this.refresh();
-        const { whenDone } = this.bricks;
-        await whenDone;
-        if (whenDone === this.bricks.whenDone) this.#tellResult();
-    }
-
-    #tellResult() {
-        const { bricks } = this;
-        const { failed, level } = bricks;
-        if (failed.length) {
-            const all = bricks.of(level).length;
-            const some = failed.length === all ? "Nothing" : `${all - failed.length} of ${counted(all, "brick")}`;
-            say(`${some} of level ${level} could be decoded: ${failed[0].error.message}`,
-                { isBad: true, action: ["Try again", () => this.#build(() => bricks.retry())] });
-        } else if (![...bricks.visible()].some(({ surface }) => surface.indices.length)) {
-            say(NO_SURFACE);
-        }
-    }
-
-    /** Shows the bricks that are there, soon: drawing each one as it comes would take the time that they need. */
-    refresh() {
-        const pause = Math.min(Math.max(REFRESH[0], SHARE * this.stage.cost), REFRESH[1]);
-        const rest = this.#refreshed + pause - performance.now();
-        this.#refreshing ??= setTimeout(() => this.#showBricks(), rest);
-    }
-
-    #showBricks() {
-        clearTimeout(this.#refreshing);
-        this.#refreshing = null;
-        this.#refreshed = performance.now();
-        this.body.show(this.bricks.visible());
-        this.#openBody();
-        this.#tell();
+        return firstLevel(this.levels);
     }
 
     #openBody() {
@@ -158,10 +114,7 @@ class VolumePage {
     /** Writes the line of figures. */
     #tell() {
         const { triangles, vertices } = this.body.counts;
-        const { megapixels, seconds } = this.tiles.stats;
-        const { bytes, requests } = this.tiles.ranges.stats;
-        const rate = seconds > 0 ? [`${(megapixels / seconds).toFixed(1)} megavoxels/s`] : [];
-        const work = [...rate, `${inBytes(bytes)} of ${inBytes(this.fit.bytes)}`, counted(requests, "request")];
+        const work = workInWords(this.tiles, "megavoxels/s");
         const field = (text, name = "", title = "") => make("span", { className: `field ${name}`, title }, text);
         const level = field(`level ${this.bricks.level}`, "level", "The level whose surface is shown");
         level.dataset.state = this.bricks.isComplete ? "exact" : "loading";
@@ -169,7 +122,7 @@ class VolumePage {
             level,
             field(counted(triangles, "triangle")),
             field(`${vertices.toLocaleString("en")} ${vertices === 1 ? "vertex" : "vertices"}`),
-            field(work.join(" · "), "work", "Decoded, and made a surface of, by each worker; read of the file"),
+            field(work, "work", "Decoded, and made a surface of, by each worker; read of the file"),
         );
         this.elements.readout.hidden = false;
     }
@@ -177,14 +130,8 @@ class VolumePage {
     /** The surface that is seen, in the unit of its mesh, as a file. */
     download() {
         const { scale, shift } = meshOf(this.fit.size, this.fit.header.source.frame);
-        const parts = [...this.bricks.visible()].map(({ level, surface }) => ({
-            ...surface,
-            scale: scale.map((one) => one * 2 ** level),
-            shift: shift.map((one, axis) => one + (scale[axis] * (2 ** level - 1)) / 2),
-        }));
-        const href = URL.createObjectURL(new Blob([stlOf(parts)], { type: "model/stl" }));
-        make("a", { href, download: `${this.fit.name.replace(/\.miner$/, "")}.stl` }).click();
-        setTimeout(() => URL.revokeObjectURL(href), 60000);
+        const rows = scale.map((one, axis) => [0, 0, 0, shift[axis]].with(axis, one));
+        this.shell.download(this.fit.name, rows);
     }
 
     /** On a phone the panel lies over the lower part of the view. */
@@ -195,16 +142,6 @@ class VolumePage {
         });
         observer.observe(panel);
         this.#closers.push(() => observer.disconnect());
-    }
-
-    #followTheme() {
-        const follow = () => {
-            this.stage.background = getComputedStyle(document.documentElement).getPropertyValue("--canvas");
-        };
-        const observer = new MutationObserver(follow);
-        observer.observe(document.documentElement, { attributeFilter: ["data-theme"] });
-        this.#closers.push(() => observer.disconnect());
-        follow();
     }
 }
 
