@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from datasets.tasks import TASKS, Task, is_mesh, task_of_file
+from options.compact import OF_METHOD, aims_of, check_compact, compact_options, without_other_aims
 from options.presets import (
+    LAMBDA,
     LOSS_DB,
     N_VOXELS,
     PRESETS,
     QUALITIES,
     SEED,
     accuracy_for,
+    compact_levels_for,
     epochs_for,
+    error_for,
     levels_for,
-    loss_thr_for,
 )
 from options.table import make_parser
 from utils.cli import value_text
@@ -63,7 +66,7 @@ def parse_options(argv: list[str]) -> Namespace:
     if "config" in given:
         from options.config import read_config
 
-        given = read_config(parser, given["config"]) | given
+        given = without_other_aims(read_config(parser, given["config"]), given) | given
     return complete(parser.defaults(), given)
 
 
@@ -83,7 +86,9 @@ def complete(defaults: dict[str, Any], given: dict[str, Any]) -> Namespace:
         quality = given.get("quality", "normal")
         follows = dict(n_scales=None, num_epochs=None, exp_name=_name_of(path, given.get("N") or N_VOXELS))
         method |= QUALITIES[quality][task] | dict(quality=quality) | follows
-    elif "quality" in given:
+    elif preset == "compact":
+        method |= dict(exp_name=_name_of(path, given.get("N") or N_VOXELS)) | compact_options(given, task)
+    if "quality" in given and preset != "best":
         raise InputError(f"--quality {given['quality']}: --preset {preset} has none; leave one of them out")
     if is_mesh(path):
         method |= dict(N=N_VOXELS, values="distance" if preset == "best" else "occupancy")
@@ -92,8 +97,9 @@ def complete(defaults: dict[str, Any], given: dict[str, Any]) -> Namespace:
     if options.n_hidden is not None:
         options.n_hidden = sorted(set(options.n_hidden))
         check_networks(options)
-    if options.loss_db is None and options.pack:
+    if options.loss_db is None and options.pack and preset != "compact":
         options.loss_db = LOSS_DB
+    check_compact(vars(options))
     check_options(options)
     if options.batch_size is not None:
         patch_size = per_axis(options.patch_size, TASKS[task].n_dims)
@@ -125,7 +131,9 @@ def settle(
         InputError for options that do not go with it
     """
     options = Namespace(**vars(options))
-    if options.n_scales is None:
+    if options.n_scales is None and options.preset == "compact":
+        options.n_scales = compact_levels_for(size)
+    elif options.n_scales is None:
         options.n_scales = max(levels_for(options.task, size), len(options.num_epochs or []))
     if options.num_epochs is None:
         named = options.task, options.quality, size, options.n_scales
@@ -134,8 +142,10 @@ def settle(
         for name, value in accuracy_for(values, options.quality).items():
             if getattr(options, name) is None:
                 setattr(options, name, value)
+    if options.preset == "compact" and not aims_of(vars(options)):
+        vars(options)["lambda"] = LAMBDA if spread is None else error_for(LAMBDA, spread)
     if options.adapts_loss_thr and spread is not None:
-        options.loss_thr = loss_thr_for(options.loss_thr, spread)
+        options.loss_thr = error_for(options.loss_thr, spread)
     check_epochs(options)
     check_networks(options)
     check_size(options, size)
@@ -144,6 +154,10 @@ def settle(
 
 def method_line(options: Namespace) -> str:
     """What was chosen for a signal, and how to choose otherwise."""
+    if options.preset == "compact":
+        aim = next(f"{name} {value:g}" for name, value in aims_of(vars(options)).items())
+        levels = f"{options.n_scales} level{'s' if options.n_scales > 1 else ''}"
+        return f"method: compact, {levels}, {aim} (--lambda, --target_psnr or --target_bpp change it)"
     if options.preset != "best":
         of_seed = ", MINER_pl's" if options.preset == "seed" else ""
         return f"method: {options.preset}{of_seed} (--preset best fits better)"
@@ -163,7 +177,10 @@ def recorded_options(options: Namespace) -> dict[str, Any]:
     if options.n_parameters is not None:
         kept["n_parameters"] = options.n_parameters
     kept |= {name: value for name in _OF_VALUES if (value := getattr(options, name))}
-    if options.pack:
+    if options.preset == "compact":
+        kept = {name: value for name, value in kept.items() if name not in SEED or name in (*OF_METHOD, "num_epochs")}
+        kept |= {"preset": "compact", "pack": True, "lambda": vars(options)["lambda"], "target_psnr": None}
+    elif options.pack:
         kept |= dict(pack=True, loss_db=options.loss_db)
     return json.loads(json.dumps(kept))  # new objects: pickled bytes depend on which strings are one and the same
 

@@ -38,6 +38,10 @@ def _jpeg(pixels: np.ndarray, quality: float) -> bytes:
     return imagecodecs.jpeg8_encode(pixels, quality, subsampling="444", optimize=True)
 
 
+def _jpeg_420(pixels: np.ndarray, quality: float) -> bytes:
+    return imagecodecs.jpeg8_encode(pixels, quality, subsampling="420", optimize=True)
+
+
 def _webp(pixels: np.ndarray, quality: float) -> bytes:
     return imagecodecs.webp_encode(pixels, quality, lossless=False, method=6)
 
@@ -57,6 +61,7 @@ CODECS = (
     # of grey, imagecodecs ignores the quality; equal channels cost it less than one byte in three hundred
     Codec("AVIF", range(100), _avif, imagecodecs.avif_decode, greys=False),
 )
+JPEG_420 = Codec("JPEG 4:2:0", range(1, 101), _jpeg_420, imagecodecs.jpeg8_decode)
 
 
 def versions() -> str:
@@ -74,19 +79,34 @@ def bytes_at(codec: Codec, pixels: np.ndarray, wanted: float) -> float | None:
     """Bytes of a picture at a PSNR of `wanted` dB, between the two settings next to it: their logarithms are
     interpolated linearly over dB. None where no setting is as good, or none as bad."""
 
+    around = _around(codec, pixels, wanted)
+    if around is None:
+        return None
+    (worse, fewer), (better, more) = (measure(codec, pixels, codec.settings[index]) for index in around)
+    share = 0.0 if better == worse else (wanted - worse) / (better - worse)
+    return math.exp((1 - share) * math.log(fewer) + share * math.log(more))
+
+
+def setting_for(codec: Codec, pixels: np.ndarray, wanted: float) -> float:
+    """The worst setting that is as good as `wanted` dB; the best one where none is."""
+    around = _around(codec, pixels, wanted)
+    return codec.settings[-1] if around is None else codec.settings[around[1]]
+
+
+def _around(codec: Codec, pixels: np.ndarray, wanted: float) -> tuple[int, int] | None:
+    """The places of the two settings next to a PSNR, the worse one first; None where it is out of reach."""
+
     @functools.cache
-    def measured(index: int) -> tuple[float, int]:
-        return measure(codec, pixels, codec.settings[index])
+    def quality(index: int) -> float:
+        return measure(codec, pixels, codec.settings[index])[0]
 
     low, high = 0, len(codec.settings) - 1
-    if math.isinf(wanted) or not measured(low)[0] <= wanted <= measured(high)[0]:
+    if math.isinf(wanted) or not quality(low) <= wanted <= quality(high):
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if measured(middle)[0] <= wanted else (low, middle)
-    (worse, fewer), (better, more) = measured(low), measured(high)
-    share = 0.0 if better == worse else (wanted - worse) / (better - worse)
-    return math.exp((1 - share) * math.log(fewer) + share * math.log(more))
+        low, high = (middle, high) if quality(middle) <= wanted else (low, middle)
+    return low, high
 
 
 def measure(codec: Codec, pixels: np.ndarray, setting: float) -> tuple[float, int]:

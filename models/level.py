@@ -91,7 +91,8 @@ class Level:
 
     @property
     def units_grid(self) -> Tensor:
-        """(*grid) units of a hidden layer of the network of each block, 0 for none"""
+        """(*grid) units of a hidden layer of the network of each block, or of cosines the pixels of a part along each
+        axis; 0 for none"""
         units = [0, *(shape.n_hidden for shape in self.shapes)]
         return torch.tensor(units, device=self.group.device)[self.group.long() + 1].view(self.active_grid.shape)
 
@@ -130,6 +131,10 @@ class Level:
         for shape in self.shapes:
             if (shape.n_in, shape.n_out) != (n_in, n_channels):
                 raise TypeError(f"network {shape} for {n_in} inputs and {n_channels} channels")
+            if shape.lengths and shape.lengths != tuple(self.patch_size):
+                raise TypeError(f"cosines of blocks of {shape.lengths} in blocks of {self.patch_size}")
+            if shape.lengths and self.frequencies is not None:
+                raise TypeError("cosines of encoded positions")
 
     def record(self) -> dict[str, Any]:
         """Plain data, from which `from_record` rebuilds the level."""

@@ -153,8 +153,15 @@ class MINER:
         return {index: level.active_grid.cpu() for index, level in self.levels.items()}
 
     def units(self, level: int = 0) -> Tensor:
-        """(*grid) units of a hidden layer of the network of each block of a level, 0 for none; on the CPU."""
+        """(*grid) units of a hidden layer of the network of each block of a level, 0 for none; on the CPU. Of
+        networks of cosines, pixels of a part of a block along each axis."""
         return self.levels[level].units_grid.cpu()
+
+    @property
+    def units_in_words(self) -> str:
+        """What `units` counts."""
+        has_cosines = any(shape.kind == "cosines" for level in self.levels.values() for shape in level.shapes)
+        return "pixels of a part, along each axis" if has_cosines else "units of a hidden layer"
 
     @property
     def summary(self) -> list[dict[str, Any]]:

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from models.block_mlp import BlockMLP
 from models.block_network import BlockNetwork
+from models.cosines import BlockCosines
 from models.gabor import GaborMLP
 from models.shape import NetworkShape
 
-KINDS = {"mlp": BlockMLP, "filters": GaborMLP}
+KINDS = {"mlp": BlockMLP, "filters": GaborMLP, "cosines": BlockCosines}
 
 
 def make_network(n_blocks: int, shape: NetworkShape, a: float = 0.1) -> BlockNetwork:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.level import Level
+from models.packed.held import level_of
 from utils.checkpoint import find_levels, level_path, load_level
 from utils.errors import InputError, one_line
 from utils.frame import Frame
@@ -89,7 +90,7 @@ def read_folder(folder: Path) -> Run:
             if record["run"] != run or record["level"] != index:
                 names = f"l{found[0]}.ckpt and l{index}.ckpt"
                 raise InputError(f"{names} in {folder} are of different runs; fit it again")
-            levels[index] = Level.from_record(record)
+            levels[index] = level_of(record, str(path))
             levels[index].check(level_size(tuple(run["size"]), index), run["n_channels"])
             options = dict(record["options"])
         except InputError:

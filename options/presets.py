@@ -47,6 +47,7 @@ _BY_EPOCHS = dict(batch_size=None, betas=None)  # `steps_for` each level
 _CENTRED = _BY_EPOCHS | dict(
     arch="centred", use_pe=True, frequencies="harmonics", n_layers=3, a=0.8, order="even", optimizer="nradam"
 )
+_COMPACT = dict(arch="cosines", n_layers=1, n_scales=None, num_epochs=[1], batch_size=None, betas=None, pack=True)
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "seed": {"image": {}, "mesh": dict(patch_size=[16]), "volume": dict(patch_size=[16])},
     "paper": {"image": _PAPER, "mesh": _PAPER | dict(patch_size=[16]), "volume": _PAPER | dict(patch_size=[16])},
@@ -60,6 +61,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "volume": _CENTRED
         | dict(patch_size=[16], n_freq=2, n_hidden=[4, 6, 8, 12, 15, 22, 30, 44], lr=6e-2)
         | dict(fill="lanczos", loss="clipped", loss_thr=8e-5, stop_ratio=0.03),
+    },
+    "compact": {
+        "image": _COMPACT | dict(patch_size=[32], n_hidden=[8, 16, 32]),
+        "mesh": _COMPACT | dict(patch_size=[16], n_hidden=[4, 8, 16]),
+        "volume": _COMPACT | dict(patch_size=[16], n_hidden=[4, 8, 16]),
     },
 }
 """What methods set otherwise, by name and task; None follows from the signal: `steps_for`, `accuracy_for`."""
@@ -103,6 +109,7 @@ _EPOCHS_OF_TRANSFERRED = 300  # of the coarser levels, at least: what a sky lack
 _EPOCHS_OF_PACKED = {"image": 3, "mesh": 1, "volume": 1}  # times: what fits better may be rounded more
 _COARSEST = {"image": 64, "mesh": 32, "volume": 32}  # pixels or voxels along an axis, at least: two blocks
 _LARGEST = {"image": _LARGE, "mesh": 256, "volume": 256}  # along an axis, up to which there are so many levels:
+_MOST_ALONE = {2: 2048, 3: 256}  # along an axis
 _LEVELS = {"image": 4, "mesh": 3, "volume": 3}
 
 _USUAL_SPREAD, _LEAST_SPREAD = 0.3, 1e-3  # standard deviation of plain pixels; less is mostly rounding to 16 bits
@@ -110,16 +117,22 @@ _USUAL_SPREAD, _LEAST_SPREAD = 0.3, 1e-3  # standard deviation of plain pixels; 
 STARTS = ["random", "ridge"]
 ORDERS = ["random", "even"]
 
+LAMBDA = 3e-4
+"""Squared error, summed over the channels of a signal in [0, 1], that a bit of the preset compact must save."""
+LEAST_LAMBDA = 1e-10
+"""With less, rounding to float32 would be the larger error."""
+
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gaussian": dict(activation="gaussian"),
     "centred": dict(activation="gaussian", centre=0.5),
     "sine": dict(activation="sine", output="linear", omega={"image": 150.0, "mesh": 30.0, "volume": 30.0}),
+    "cosines": dict(kind="cosines", activation="cosine", output="linear"),
     "gabor": dict(
         kind="filters", activation="gabor", output="linear", omega={"image": 10.0, "mesh": 5.0, "volume": 5.0}
     ),
 }
-"""What --arch means for the shape of a network (`models.shape`); omega is the default for each task, and the output,
-where none is given, a sine for residuals and a sigmoid for signals."""
+"""What --arch means for the shape of a network (`models.shape`); cosines are those of the preset compact; omega is the
+default for each task, and the output, where none is given, a sine for residuals and a sigmoid for signals."""
 
 
 def steps_for(task: str, loss: str, n_points: int, n_epochs: int) -> tuple[int, tuple[float, float]]:
@@ -139,20 +152,28 @@ def steps_for(task: str, loss: str, n_points: int, n_epochs: int) -> tuple[int, 
     return batch_size, (0.95 if task == "image" else 0.9, 0.99)
 
 
-def loss_thr_for(loss_thr: float, spread: float) -> float:
-    """--loss_thr that suits values whose transfer leaves most of [0, 1] empty: the usual part of their variance.
+def error_for(error: float, spread: float) -> float:
+    """--loss_thr or --lambda that suits values whose transfer leaves most of [0, 1] empty: the usual part of their
+    variance.
 
     Inputs
-        loss_thr: that suits plain pixels
+        error: that suits plain pixels
         spread: standard deviation of the encoded values
     """
     part = min(1, max(_LEAST_SPREAD, spread) / _USUAL_SPREAD) ** 2
-    return float(f"{loss_thr * part:.2g}")
+    return float(f"{error * part:.2g}")
 
 
 def accuracy_for(values: str, quality: str) -> dict[str, Any]:
     """The options that suit a volume of occupancy or distance."""
     return ACCURACY[values].get(quality, ACCURACY[values]["normal"])
+
+
+def compact_levels_for(size: tuple[int, ...]) -> int:
+    """How many levels suit the preset compact: only every third is coded, and up to some megapixels none but the finest
+    is worth its bits."""
+    extent = math.prod(size) ** (1 / len(size))
+    return 1 + 3 * max(0, math.ceil(math.log2(extent / _MOST_ALONE[len(size)]) / 3 - 1e-9))
 
 
 def levels_for(task: str, size: tuple[int, ...]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from models.miner import MINER
+from models.packed.level import PackedLevel
 from packing.loss import difference, pack_within
 from packing.quantise import fraction_for
 from packing.sizes import figure, size_line
@@ -54,14 +55,15 @@ def pack(folder: Path, model: MINER, path: Path, loss_db: float) -> float | None
 
     Inputs
         model: the same run, read
-        loss_db: of PSNR that rounding its networks may cost, unless they were rounded as they were fitted
+        loss_db: of PSNR that rounding its networks may cost, unless they were rounded or coded as they were fitted
     Outputs
         mean squared error of the run, if its networks were rounded now
     Errors
         as for `fit_error` and `pack_within`
     """
     packed, codings, error = model, codings_of(folder, model), None
-    if loss_db > 0 and not codings:
+    is_coded = any(isinstance(level, PackedLevel) for level in model.levels.values())
+    if loss_db > 0 and not codings and not is_coded:
         error = fit_error(folder)
         found = pack_within(model, error * fraction_for(loss_db), lambda added: note_try(error, added))
         packed, codings = found.model, found.codings

@@ -14,8 +14,10 @@ from models.level import Level
 from models.miner import MINER
 from models.packed.chunks import ChunkGrid
 from models.packed.coding import Coding
+from models.packed.coefficients import Coefficients
 from models.packed.float32 import Float32
 from models.packed.layout import OVERVIEW, Index, beginning, checksum, pack_index
+from models.packed.level import PackedLevel
 from models.packed.quantised import Quantised
 from packing.overview import TILE, overview, tiles
 from utils.blocks import grid_shape
@@ -36,9 +38,9 @@ def write_packed(path: Path, model: MINER, codings: dict[int, Quantised]) -> Non
         WriteError if the file cannot be written
     """
     chunk = CHUNK_BLOCKS[len(model.size)]
-    every = {index: codings.get(index) or Float32(level.shapes) for index, level in model.levels.items()}
+    every = {index: codings.get(index) or coding_for(level) for index, level in model.levels.items()}
     levels = sorted(model.levels.items(), reverse=True)
-    pictures = overview(model)
+    pictures = [] if all(isinstance(coding, Coefficients) for coding in every.values()) else overview(model)
     header = {
         "n_scales": model.n_scales,
         "n_channels": model.n_channels,
@@ -66,6 +68,11 @@ def write_packed(path: Path, model: MINER, codings: dict[int, Quantised]) -> Non
         shutil.copyfileobj(payload, file)
 
 
+def coding_for(level: Level) -> Coding:
+    """Of a level that has not been rounded: the one that it has already, or that without loss."""
+    return level.coding if isinstance(level, PackedLevel) else Float32(level.shapes)
+
+
 def without_folder(options: dict[str, Any]) -> dict[str, Any]:
     """The options of a run as others may see them: where its signal lay is nobody's business."""
     return options | {"path": re.split(r"[/\\]", options["path"])[-1]} if "path" in options else options
@@ -81,7 +88,7 @@ def codings_of(folder: Path, model: MINER) -> dict[int, Quantised]:
     for index, level in model.levels.items():
         record = load_level(level_path(folder, index))
         try:
-            if "coding" in record:
+            if "coding" in record and not isinstance(level, PackedLevel):
                 found[index] = Quantised.from_record(level.shapes, record["coding"])
         except (KeyError, TypeError, ValueError) as error:
             path = level_path(folder, index)
@@ -118,6 +125,9 @@ def encoded(level: Level, chunk: tuple[int, ...], coding: Coding) -> Iterator[by
     Inputs
         chunk: blocks along each axis
     """
+    if isinstance(level, PackedLevel) and level.contents.grid.chunk == chunk:
+        yield from level.chunks()
+        return
     grid = ChunkGrid(grid_shape(level.size, level.patch_size), chunk)
     active, place = level.active_grid.cpu().numpy(), level.network_grid.flatten()
     for number in range(prod(grid.shape)):

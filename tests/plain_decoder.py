@@ -19,6 +19,14 @@ RATIOS = (
     *(2117713904, 2605029347, 3015876649, 3344923893, 3599040369, 3790295335, 3931635878),
     *(4034748382, 4109287957, 4162825044, 4201101925, 4228380000, 4247775344, 4261543595),
 )
+ZEROS_AND_RATIOS = (
+    *((4294319902, 483), (4292341693, 6163), (4286445224, 52418), (4272031750, 317125), (4242236523, 1440801)),
+    *((4188774636, 5145013), (4103650747, 15004422), (3981108382, 36905875), (3819071355, 78665070)),
+    *((3619619976, 148652826), (3388491525, 253857248), (3133927343, 398132550), (2865296878, 581260615)),
+    *((2591854073, 799036310), (2321826706, 1044178424), (2061891250, 1307656790), (1816986729, 1580030169)),
+    *((1590375719, 1852521207), (1383855085, 2117713904), (1198035171, 2369882518), (1032629868, 2605029347)),
+    *((886722532, 2820730047), (758990523, 3015876649), (647883229, 3190386796), (551755765, 3344923893)),
+)
 
 
 def planes(data, dtype):
@@ -40,8 +48,9 @@ def decode(data):
     assert 32 + n_header + n_index + sum(lengths) == len(data)
     place, number = len(data) - sum(lengths[: sum(map(np.prod, grids))]), 0
     pictures = [np.zeros((header["n_channels"], *[1] * len(header["size"])), np.float32)]  # an edge goes on for ever
+    readers = {"float32": read_float32, "quantised": read_quantised, "coefficients": read_cosines}
     for level, bitmap, grid in zip(header["levels"], bitmaps, grids, strict=True):
-        networks, read = {}, {"float32": read_float32, "quantised": read_quantised}[level["coding"]["name"]]
+        networks, read = {}, readers[level["coding"]["name"]]
         for chunk, corner in enumerate(np.ndindex(*grid)):
             blocks = [tuple(block) for block in np.argwhere(bitmap) if (block // header["chunk"] == corner).all()]
             part = data[place : place + lengths[number]]
@@ -57,6 +66,8 @@ def tensors(shape):
     """The sizes of the tensors of one network by name, in the order of the page."""
     n_in, n_out, width, last = shape["n_in"], shape["n_out"], shape["n_hidden"], shape["n_layers"] - 1
     is_filter = shape["output"] == "gabor"
+    if shape.get("kind") == "cosines":
+        return {"amplitude": (1, 1), "weight.0": (np.prod(shape["lengths"]), n_out)}
     widths = [*([] if is_filter else [n_in]), *[width] * last, n_out]
     sizes = {"amplitude": (1, 1)} | {f"weight.{i}": (widths[i], widths[i + 1]) for i in range(len(widths) - 1)}
     sizes |= {f"bias.{i}": (1, n) for i, n in enumerate(widths[1:])}
@@ -101,11 +112,24 @@ def bounds_of(ratio):
     return [sum(counts[:k]) for k in range(len(counts) + 1)] + [16384]
 
 
+def bounds_of_coefficients(zeros, ratio):
+    """The bounds of the symbols of a coefficient's magnitude; the last symbol is the escape."""
+    left, weights = (1 << 32) - zeros, []
+    while len(weights) < 14 and (w := left * ((1 << 32) - ratio) >> 32) >= 1 << 17:
+        weights.append(w)
+        left -= w
+    room = 16384 - 1 - (1 + len(weights))
+    counts = [1 + (w * room >> 32) for w in [*weights, left]]
+    counts = [16384 - sum(counts), *counts]
+    return [sum(counts[:k]) for k in range(len(counts) + 1)]
+
+
 class Coder:
     """Reads the integers of a chunk, one after another."""
 
     def __init__(self, data):
         self.bounds = {scale: bounds_of(ratio) for scale, ratio in enumerate(RATIOS, -8)}
+        self.fine = {scale: bounds_of_coefficients(*pair) for scale, pair in enumerate(ZEROS_AND_RATIOS, -16)}
         self.state, self.words = int.from_bytes(data[:4], "little"), np.frombuffer(data[4:], "<u2").tolist()[::-1]
 
     def take(self, value, state):
@@ -125,7 +149,10 @@ class Coder:
 
     def magnitude(self, scale):
         m = max(0, (scale - 9) // 4)
-        bounds = self.bounds[max(scale - 4 * m, -8)]
+        return self.scaled(self.bounds[max(scale - 4 * m, -8)], m)
+
+    def scaled(self, bounds, m):
+        """A magnitude of these bounds, times 2^m."""
         k = self.symbol(bounds)
         if k == len(bounds) - 2:
             e = self.bits(5)
@@ -135,7 +162,13 @@ class Coder:
         return magnitude
 
     def value(self, scale):
-        magnitude = self.magnitude(scale)
+        return self.signed(self.magnitude(scale))
+
+    def coefficient(self, scale):
+        m = max(0, (scale - 5) // 4)
+        return self.signed(self.scaled(self.fine[scale - 4 * m], m))
+
+    def signed(self, magnitude):
         return -magnitude if magnitude and self.bits(1) else magnitude
 
 
@@ -187,7 +220,53 @@ def read_last(coder, width, scales):
         yield [y, *map(coder.value, own)]
 
 
+def read_cosines(data, n, level):
+    """(shape, tensors by name) of each block."""
+    coder, coding, found = Coder(data), level["coding"], []
+    scales, mix = np.reshape(coding["scales"], (3, 9, 12)), np.array(coding["rotation"]) * coding["step"]
+    for shape in [level["networks"][coder.symbol(coding["starts"])] for _ in range(n)]:
+        width, n_out = shape["n_hidden"], shape["n_out"]
+        weights = np.zeros((*shape["lengths"], n_out), np.int64)
+        for part in np.ndindex(*[length // width for length in shape["lengths"]]):
+            q = weights[tuple(slice(p * width, p * width + width) for p in part)]
+            for channel in range(n_out):
+                for f in np.ndindex(*[width] * len(part)):
+                    q[(*f, channel)] = coder.coefficient(scales[context(q, f, channel)])
+        weights = np.float32(weights.reshape(-1, n_out) @ mix)
+        found.append((shape, {"weight.0": weights, "amplitude": np.ones((1, 1), np.float32)}))
+    assert (coder.state, coder.words) == (65536, [])
+    return found
+
+
+def context(q, f, channel):
+    """(class of channels, band, activity) of the coefficient of some frequencies, of those of a part."""
+    n, axes = len(q), range(len(f))
+    s = sum((64 * i // n) ** 2 for i in f)
+    band = 1 + max(0, min(7, (log(s) - 4) // 3)) if any(f) else 0
+    near = [(2, {axis: -1}) for axis in axes] + [(1, {axis: -2}) for axis in axes]
+    near += [(1, {one: -1, two: by}) for one in axes for two in axes if one < two for by in (-1, 1)]
+    total = abs(q[(*f, 0)]) if channel else 0
+    for times, moves in near:
+        at = [i + moves.get(axis, 0) for axis, i in enumerate(f)]
+        total += times * abs(q[(*at, channel)]) if min(at) >= 0 and max(at) < n else 0
+    return min(channel, 2), band, min(11, log(int(total) + 1) - 1) if total else 0
+
+
+def cosines(shape, t):
+    """What a network of cosines predicts at the pixels of its block, (pixels, n_out)."""
+    width, values = shape["n_hidden"], t["weight.0"].reshape(*shape["lengths"], -1)
+    f, i = np.arange(width)[:, None], np.arange(width)
+    waves = np.sqrt(np.where(f, 2, 1) / width) * np.cos(np.pi * f * (2 * i + 1) / (2 * width))
+    for axis, length in enumerate(shape["lengths"]):
+        parts = np.moveaxis(values, axis, -1)
+        parts = parts.reshape(*parts.shape[:-1], length // width, width) @ np.float32(waves)
+        values = np.moveaxis(parts.reshape(*parts.shape[:-2], length), -1, axis)
+    return values.reshape(-1, values.shape[-1])
+
+
 def predict(shape, t, x):
+    if shape.get("kind") == "cosines":
+        return cosines(shape, t)
     last, is_gaussian = shape["n_layers"] - 1, shape["omega"] is None
     if shape["output"] == "gabor":
         z = 1

@@ -13,8 +13,10 @@ from utils.figures import (
     error_slices,
     highlight_blocks,
     level_strip,
+    points_up,
     slice_picture,
     thumbnail,
+    value_slices,
 )
 from utils.frame import Frame
 from utils.plots import explore_mesh, show, show_parameters
@@ -114,6 +116,56 @@ def test_slices_point_up():
     assert slice_picture(volume, 0, 1).nonzero().tolist() == [[0, 0, 2]], "across z: the largest y is on top"
     assert slice_picture(volume, 1, 4).nonzero().tolist() == [[0, 2, 2]], "across y: z points up"
     assert slice_picture(volume, 2, 2).nonzero().tolist() == [[0, 2, 4]], "across x: z points up"
+
+
+def test_slices_of_a_body_are_shown_with_its_front_and_its_head_on_top():
+    turned = np.diag([-1.0, -1, 1, 1]).tolist()
+    assert points_up({"bits": 8, "affine": np.eye(4).tolist()}, "y")
+    assert points_up({"frame": None}, "y")
+    assert not points_up({"bits": 8, "affine": turned}, "y")
+    assert points_up({"bits": 8, "affine": turned}, "z")
+    assert not points_up({"bits": 8, "affine": np.eye(4).tolist(), "unit": "micrometer"}, "y")
+    assert not points_up({"bits": 8, "affine": None}, "z")
+
+
+def ramp() -> torch.Tensor:
+    """(1, 4, 5, 6) bytes that tell their place: 30 z + 6 y + x."""
+    return torch.arange(120).view(1, 4, 5, 6) / 255
+
+
+def test_slices_of_bytes_are_shown_as_they_are():
+    panels = value_slices(ramp() + 0.02, ramp(), {"bits": 8, "affine": None})
+    names = ("z = 2", "y = 2", "x = 3")
+    titles = [f"{name}: {part}" for name in names for part in ("original", "fit", "error x 10")]
+    assert list(panels) == titles, "three in a row across each axis"
+    for name, expected in zip(names, (ramp()[:, 2], ramp()[:, :, 2], ramp()[..., 3]), strict=True):
+        assert torch.equal(panels[f"{name}: original"], expected)
+        torch.testing.assert_close(panels[f"{name}: fit"], expected + 0.02)
+        torch.testing.assert_close(panels[f"{name}: error x 10"], torch.full_like(expected, 0.2))
+
+
+def test_slices_of_values_point_up_as_their_affine_says():
+    turned = np.diag([-1.0, -1, 1, 1]).tolist()
+    panels = value_slices(ramp(), ramp(), {"bits": 8, "affine": turned})
+    assert torch.equal(panels["z = 2: original"], ramp()[:, 2])
+    assert torch.equal(panels["y = 2: original"], ramp()[:, :, 2].flip(1))
+
+
+def test_slices_of_a_narrow_range_are_stretched_and_so_is_their_error():
+    narrow = (0.5 + torch.linspace(0, 0.01, 1000)).view(1, 10, 10, 10)
+    narrow[0, 0, 0, 0], narrow[0, -1, -1, -1] = 0, 1
+    panels = value_slices(narrow + 0.0001, narrow, {"bits": 16})
+    shown, error = panels["x = 5: original"], panels["x = 5: error x 10"]
+    assert shown.min() < 0.1
+    assert shown.max() > 0.9
+    torch.testing.assert_close(error, torch.full_like(error, 10 * 0.0001 / 0.0098), rtol=0.02, atol=0)
+    flat = torch.full((1, 3, 3, 3), 0.25)
+    assert (value_slices(flat, flat, {"bits": 16})["z = 1: fit"] == 0.25).all(), "no range to stretch"
+
+
+def test_slices_of_channels_are_the_first_three_or_the_first():
+    assert len(value_slices(ramp().expand(5, -1, -1, -1), ramp().expand(5, -1, -1, -1), {})["z = 2: fit"]) == 3
+    assert len(value_slices(ramp().expand(2, -1, -1, -1), ramp().expand(2, -1, -1, -1), {})["z = 2: fit"]) == 1
 
 
 def test_error_slices_show_the_worst_slice_and_distinguish_both_errors():

@@ -6,6 +6,7 @@ from pathlib import Path
 import plain_decoder
 import pytest
 import torch
+from cosine_models import cosine_model
 from test_hostile import gabor_run  # noqa: F401
 from test_packed_file import quantised, random_model
 
@@ -65,6 +66,21 @@ PLANE = ((45, 61), (8, 16))
 def test_the_page_tells_all_of_quantised_networks(tmp_path, signal, n_channels, widths, frequencies, form):
     model = random_model(*signal, n_channels, 2, widths, frequencies=frequencies, **form)
     check(*quantised(model), tmp_path / "x.miner")
+
+
+@pytest.mark.parametrize("is_coded", [False, True], ids=["float32", "coefficients"])
+@pytest.mark.parametrize(
+    ("size", "patch_size", "n_channels", "widths"),
+    [
+        ((77, 101), (32, 32), 3, (8, 16, 32)),
+        ((45, 61), (16, 32), 1, (4, 16)),
+        ((30, 50), (12, 6), 4, (1, 3, 6)),
+        ((9, 19, 25), (8, 16, 8), 1, (2, 8)),
+    ],
+)
+def test_the_page_tells_all_of_networks_of_cosines(tmp_path, size, patch_size, n_channels, widths, is_coded):
+    model, codings = cosine_model(size, patch_size, n_channels, 2, widths)
+    check(model, codings if is_coded else {}, tmp_path / "x.miner")
 
 
 def test_a_level_that_is_not_whole_is_shown_as_the_page_says(tmp_path):

@@ -117,10 +117,10 @@ def test_no_more_is_told_than_the_time_that_is_left(clock, capsys):
     assert capsys.readouterr().err.endswith("in 4.0 s, about 00:00 left\n")
 
 
-def test_reading_back_has_a_bar_on_a_terminal_alone_that_goes_away(clock, capsys, monkeypatch):
+def test_what_goes_row_by_row_has_a_bar_on_a_terminal_alone_that_goes_away(clock, capsys, monkeypatch):
     for is_terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda is_terminal=is_terminal: is_terminal)
-        with Display([spec(0, 100)], [16], psnr, math.inf, is_silent=False).reading_back(10) as done:
+        with Display([spec(0, 100)], [16], psnr, math.inf, is_silent=False).rows("reading back", 10) as done:
             clock.seconds += 1
             done(5)
         assert ("reading back: |" in capsys.readouterr().err) == is_terminal

@@ -416,7 +416,7 @@ GOOD = ["--path", str(ASTRONAUT), "--input_size", "64", "64"]
             "--backend fused: it has no gabor activations; use --backend ref",
         ),
         ([*GOOD, "--target_iou", "0.9"], "--target_iou 0.9: an image has --target_psnr"),
-        ([*GOOD, "--preset", "worst"], "--preset worst: must be seed, paper or best"),
+        ([*GOOD, "--preset", "worst"], "--preset worst: must be seed, paper, best or compact"),
         ([*GOOD, "--task", "mesh"], "--input_size 64 64: a volume takes W H D, or one number"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cosine_models import cosine_model
 from helpers import ROOT
 from nodes import run_module
 from test_packed_file import parts_of, quantised, random_model
@@ -98,6 +99,23 @@ def test_every_architecture_decodes_when_it_is_quantised(tmp_path, name, fill):
     check(*quantised(model_of(name, fill)), tmp_path)
 
 
+COSINES = {
+    "RGB": ((77, 101), (32, 32), 3, 2, (8, 16, 32)),
+    "grey": ((45, 61), (16, 32), 1, 2, (4, 16)),
+    "odd parts": ((30, 50), (12, 6), 4, 2, (1, 3, 6)),
+    "many channels": ((20, 33), (16, 16), 6, 1, (8, 16)),
+    "volume": ((9, 19, 25), (8, 16, 8), 1, 2, (2, 8)),
+    "one plane": ((1, 7, 9), (1, 4, 3), 1, 1, (1,)),
+}
+
+
+@pytest.mark.parametrize("is_coded", [False, True], ids=["float32", "coefficients"])
+@pytest.mark.parametrize("name", COSINES)
+def test_networks_of_cosines_decode(tmp_path, name, is_coded):
+    model, codings = cosine_model(*COSINES[name])
+    check(model, codings if is_coded else {}, tmp_path)
+
+
 @pytest.mark.parametrize("run", ["small_run", "best_run"])
 def test_a_fit_decodes_and_is_enlarged(request, tmp_path, run):
     model = MINER.load(request.getfixturevalue(run))
@@ -148,6 +166,35 @@ def test_a_damaged_chunk_is_told_in_words_and_the_decoder_goes_on(tmp_path, name
     write_packed(tmp_path / "x.miner", *(quantised(model) if is_quantised else (model, {})))
     told = json.loads(run_module("damage.mjs", tmp_path / "x.miner"))
     assert told == {"messages": ["chunk 0 of level 1 is damaged; get the file again"], "wrong": []}
+
+
+def test_damage_to_coefficients_is_told_in_words_and_the_decoder_goes_on(tmp_path):
+    write_packed(tmp_path / "x.miner", *cosine_model(*COSINES["RGB"]))
+    told = json.loads(run_module("damage.mjs", tmp_path / "x.miner"))
+    assert told == {"messages": ["chunk 0 of level 1 is damaged; get the file again"], "wrong": []}
+
+
+HOSTILE_COEFFICIENTS = [
+    [["coding", "step", 0]],
+    [["coding", "step", "x"]],
+    [["coding", "rotation", [[1]]]],
+    [["coding", "starts", [0, 5, 4, 16384]]],
+    [["coding", "starts", [0, 16384]]],
+    [["coding", "scales", []]],
+    [["coding", "scales", 0, -17]],
+    [["coding", "scales", 323, 73]],
+    [["coding", "name", "quantised"]],
+    [["patch_size", [2**20, 2**20]]],
+]
+
+
+def test_hostile_headers_of_coefficients_give_one_line(tmp_path):
+    write_packed(tmp_path / "x.miner", *cosine_model(*COSINES["RGB"]))
+    told = json.loads(run_module("header.mjs", tmp_path / "x.miner", given=[[], *HOSTILE_COEFFICIENTS]))
+    assert told[0] is None
+    for message in told[1:]:
+        assert message.startswith("Error: ")
+        assert "not consistent" in message or "is damaged" in message or "too large for the viewer" in message
 
 
 HOSTILE = [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from browsing import Window, opened, served
 from conftest import fit
+from cosine_models import cosine_model
 from helpers import ASTRONAUT
 from PIL import Image
 
@@ -29,6 +30,7 @@ def files(tmp_path_factory) -> dict[str, bytes]:
     """A picture's file by its name, a damaged copy, a part of it, and the original."""
     folder = tmp_path_factory.mktemp("page")
     write_packed(folder / "face.miner", MINER.load(fit(folder, FIT)), {})
+    write_packed(folder / "cosines.miner", *cosine_model((HEIGHT, WIDTH), (32, 32), 3, 1, (8, 16, 32)))
     data = (folder / "face.miner").read_bytes()
     hurt = bytearray(data)
     hurt[-1000] ^= 255
@@ -37,6 +39,7 @@ def files(tmp_path_factory) -> dict[str, bytes]:
     Image.fromarray(in_bytes(picture.numpy())).save(original, "PNG")
     return {
         "face.miner": data,
+        "cosines.miner": (folder / "cosines.miner").read_bytes(),
         "hurt.miner": bytes(hurt),
         "part.miner": data[: len(data) - 1000],
         "other.miner": b"other" * 1000,
@@ -174,6 +177,19 @@ def test_the_block_and_the_pixel_under_the_pointer_are_told(face, model):
         f"level 0, row {row // 32}, column {column // 32}: {units} units, {n_parameters([shape], [1]):,} parameters"
     )
     assert face.text(".block") == expected
+
+
+def test_a_picture_of_cosines_in_one_level_is_shown(window, address):
+    window.open(f"{address}/cosines/")
+    model, _ = cosine_model((HEIGHT, WIDTH), (32, 32), 3, 1, (8, 16, 32))
+    window.press("1")
+    top, left = map(round, window.corner)
+    assert_same(window.pixels()[top : top + HEIGHT, left : left + WIDTH], in_bytes(model.decode().numpy()))
+    window.page.mouse.move(left + 203.5, top + 101.5)
+    window.settle()
+    n = int(model.units()[101 // 32, 203 // 32])
+    assert window.text(".block") == f"level 0, row 3, column 6: cosines in parts of {n} pixels"
+    assert window.complaints == []
 
 
 def test_the_original_is_split_off_and_subtracted(face, files, model):

@@ -17,7 +17,6 @@ from datasets.volumes import format_of, open_volume
 from miner import fit
 from models.miner import MINER
 from models.run import checked_run
-from training.callbacks import points_up
 from utils.errors import InputError
 from utils.metrics import ssim
 from utils.transfer import Reading
@@ -288,15 +287,6 @@ def test_a_dry_run_counts_what_writing_holds(chosen, command, monkeypatch):
     monkeypatch.chdir(chosen)
     told = [command("reconstruct.py", "ckpts/waves", "--out", name, "--dry_run").out for name in ("a.npy", "a.zarr")]
     assert all("20x22x18 samples, at most" in line for line in told)
-
-
-def test_slices_of_a_body_are_shown_with_its_front_on_top():
-    turned = np.diag([-1.0, -1, 1, 1]).tolist()
-    assert points_up({"bits": 8, "affine": np.eye(4).tolist()})
-    assert points_up({"frame": None})
-    assert not points_up({"bits": 8, "affine": turned})
-    assert not points_up({"bits": 8, "affine": np.eye(4).tolist(), "unit": "micrometer"})
-    assert not points_up({"bits": 8, "affine": None})
 
 
 def test_similarity_of_a_volume_is_the_mean_over_its_slices():

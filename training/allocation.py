@@ -15,7 +15,8 @@ from utils.raster import Raster
 
 
 def group_blocks(job: Job, signals: list[Raster]) -> list[Tensor | None]:
-    """For each level (n_grid,) int8, the group of each block's network, -1 for none; None where there is one group.
+    """For each level (n_grid,) int8, the group of each block's network, -1 for none; None where there is one group, or
+    blocks are judged one by one.
 
     A parameter has to lower the error by as much as a pixel whose mean square error is loss_thr has; and by more, where
     there would be more parameters than the plan allows.
@@ -24,7 +25,7 @@ def group_blocks(job: Job, signals: list[Raster]) -> list[Tensor | None]:
         signals: of every level, the finest first
     """
     finest = job.specs[0]
-    if len(finest.shapes) == 1:
+    if len(finest.shapes) == 1 or finest.price:
         return [None] * len(job.specs)
     coarser = [*signals[1:], None]
     costs = [level_costs(job, *of_level) for of_level in zip(job.specs, signals, coarser, strict=True)]

@@ -132,10 +132,3 @@ class LevelImages(Callback):
         }
         for name, figure in figures.items():
             module.curves.log_picture(module.n_epochs_done, name, figure.flip(1) if self.is_up else figure)
-
-
-def points_up(source: dict[str, Any]) -> bool:
-    """Whether y of a signal points up: in the grid of a mesh, and in a body, where it is the front. A slice of a body
-    is known by millimetres."""
-    affine = source.get("affine")
-    return "frame" in source or (bool(affine) and "unit" not in source and affine[1][1] > 0)

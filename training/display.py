@@ -102,10 +102,10 @@ class Display:
         self._show(f"{n_blocks:,} blocks{self._time_left()}", is_line=bool(is_validated and goes_on and is_due))
 
     @contextmanager
-    def reading_back(self, n_rows: int) -> Iterator[Callable[[int], None]]:
-        """While entered, the files of the fit are decoded and judged; what it gives is called with the rows done."""
+    def rows(self, what: str, n_rows: int) -> Iterator[Callable[[int], None]]:
+        """While entered, something is done row by row; what it gives is called with how many more are done."""
         with tqdm(
-            desc="reading back",
+            desc=what,
             total=n_rows,
             dynamic_ncols=True,
             bar_format="{desc}: |{bar}| {percentage:.0f}%",

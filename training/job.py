@@ -31,6 +31,7 @@ class Job:
     plan: how levels are kept, and how many blocks a process trains at once
     curves: for TensorBoard; None in all processes but the first
     display: of the progress
+    n_colours: channels of the signal that count as colours (`utils.channels`)
     n_parameters, b_chunks, save_every, log_image, quiet: the options
     """
 
@@ -45,6 +46,7 @@ class Job:
     plan: Plan
     curves: "Curves | None"
     display: Display
+    n_colours: int
     n_parameters: int | None
     b_chunks: int
     save_every: float

@@ -17,8 +17,10 @@ from models.block_network import BlockNetwork
 from models.level import Level, refine
 from models.networks import make_network, network_of
 from models.ops import prepare_all
+from models.packed.held import level_of
 from models.shape import NetworkShape
 from training.allocation import group_blocks
+from training.compact import fit_compact_level
 from training.job import Job
 from training.part import Part, fit_part
 from training.rounding import rounded
@@ -44,7 +46,10 @@ def fit_levels(job: Job, signals: list[Raster]) -> dict[str, Any]:
     for spec in reversed(job.specs):
         target = LevelTarget(signals[spec.index], coarse, spec.patch_size, spec.residual, spec.fill, spec.is_clipped)
         if spec.index not in job.run.done:
-            fit_level(job, spec, target, groups[spec.index], level, reports)
+            if spec.price:
+                fit_compact_level(job, spec, target)
+            else:
+                fit_level(job, spec, target, groups[spec.index], level, reports)
             if job.stop():
                 raise Interrupted
         level, report = read_level(job, spec, target)
@@ -63,7 +68,7 @@ def read_level(job: Job, spec: LevelSpec, target: LevelTarget) -> tuple[Level, d
     path = level_path(job.run.ckpts, spec.index)
     record = load_level(path)
     try:
-        level = Level.from_record(record)
+        level = level_of(record, str(path))
         level.check(target.signal.size, target.signal.n_channels)
         return level, {
             "level": spec.index,
@@ -283,7 +288,13 @@ def reconstruct(job: Job, level: Level, target: LevelTarget, index: int) -> tupl
             rows = (start + bands.start * patch, min(start + bands.stop * patch, stop))
             window = (rows, *whole(signal.size[1:]))
             values = refine(
-                level, target.base(window), window, 1, job.b_chunks, job.backend, fill=target.filled(window)
+                level.within(window),
+                target.base(window),
+                window,
+                1,
+                job.b_chunks,
+                job.backend,
+                fill=target.filled(window),
             )
             totals += job.metric.totals(values, signal.read(window))
             pieces.append((window, as_numbers(values, COMPUTED_UNIT).to(COMPUTED).numpy()))

@@ -14,7 +14,7 @@ from models.encoding import encode
 from models.level import Level
 from models.sharing import share_weights_
 from models.starts import widen_
-from training.callbacks import LevelImages, PartProgress, StateSaver, points_up
+from training.callbacks import LevelImages, PartProgress, StateSaver
 from training.job import Job
 from training.module import LevelModule
 from training.pruning import BlockPruning
@@ -25,6 +25,7 @@ from training.trainer import train
 from utils.blocks import block_coords
 from utils.checkpoint import state_path
 from utils.errors import InputError
+from utils.figures import points_up
 from utils.memory import release_memory
 from utils.ranks import Ranks
 
@@ -136,7 +137,8 @@ def _train(job: Job, target: LevelTarget, mine: Tensor, module: LevelModule, par
         callbacks.append(PartProgress(job.display, part))
         if job.log_image and len(mine) == part.n_active:
             level = _level_of(spec, target, mine, module.networks)
-            callbacks.append(LevelImages(level, mine, target, job.b_chunks, points_up(job.run.identity["source"])))
+            is_up = points_up(job.run.identity["source"], "y")
+            callbacks.append(LevelImages(level, mine, target, job.b_chunks, is_up))
     share = ranks.share_of(len(part.blocks))  # consecutive ones need the least of the coarser level
     gathered = target.gather(part.blocks[share.start : share.stop])
     train(module, gathered.deal(ranks, len(part.blocks)), callbacks, job.device, ranks, job.b_chunks)

@@ -12,7 +12,10 @@ from models.block_network import BlockNetwork
 from models.networks import make_network
 from models.ops import Backend, reference
 from models.ops.batching import points_at_once
+from models.packed.chunks import CACHED_BYTES
 from packing.rounding import rounding_bytes
+from packing.write import CHUNK_BLOCKS
+from training.prior import SAMPLE
 from training.spec import LevelSpec
 from utils.blocks import grid_shape
 from utils.channels import n_colours
@@ -31,6 +34,8 @@ _COPIES_OF_LAYER = 3  # that an evaluation holds
 _COPIES_OF_ROUNDED = 4  # of a level's networks: the integers of two tries, and what is made of them
 _COPIES_OF_STATE = 3 * 4  # of network, twin and moments: sent to the first process, received there, merged
 _HARDER = 1.25  # than the mean, the blocks that are trained at once may be
+_BYTES_OF_SAMPLED = 2 * 4 + 2 * 8 + 3 * 4 + 3 * 4  # of a value: it and its base, two doubles, coefficients, integers
+_VALUES_A_BYTE = 4  # that are coded
 _MOST_POINTS = 2**24  # of the blocks that are trained at once on a CPU: more would only take memory
 
 
@@ -73,7 +78,7 @@ class Plan:
         """A line for each level, the coarsest first."""
         levels = list(enumerate(zip(self.sizes, self.blocks, self.parameters, strict=True)))
         return [
-            f"level {index}: {size_text(size)}, {n_blocks:,} blocks, {n_parameters:,} parameters at most"
+            f"level {index}: {size_text(size)}, {counts_text(n_blocks, n_parameters)} at most"
             for index, (size, n_blocks, n_parameters) in reversed(levels)
         ]
 
@@ -99,8 +104,13 @@ class Plan:
         if self.files:
             amounts.append(f"{self.files / 2**30:.1f} GiB of mapped files")
         verdict = "fits this machine" if fits else "may not fit this machine"
-        counts = f"{sum(self.blocks):,} blocks, {self.most_parameters:,} parameters"
+        counts = counts_text(sum(self.blocks), self.most_parameters)
         return f"at most {counts}, {', '.join(amounts)}: {verdict}"
+
+
+def counts_text(n_blocks: int, n_parameters: int) -> str:
+    """Of networks whose parameters are not known before they are fitted, the blocks alone."""
+    return f"{n_blocks:,} blocks" + (f", {n_parameters:,} parameters" if n_parameters else "")
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ class Demand:
     store_bytes: of all levels of the signal
     decode_bytes: while the signal is read, besides
     value_bytes: of a value of the signal at its finest level
-    history_bytes: of what autograd keeps
+    history_bytes: of what autograd keeps, or of what is found of networks of cosines
     rounding_bytes: while networks are rounded, besides; None where they are not
     """
 
@@ -215,6 +225,13 @@ def plan_run(
         least = make_network(1, specs[-1].shapes[0]).n_parameters * prod(grid_shape(sizes[-1], patch_size))
         usual = prod(source.size) * max(3, n_colours(source.n_channels, source.spectral)) // 3
         most = min(most, max(usual, least) if n_parameters is None else n_parameters)
+    history = 0
+    if specs[0].shapes[0].kind == "cosines":
+        history = _compact_bytes(source)
+        per_row = prod(grid_shape(source.size, patch_size)[1:])
+        max_blocks = CHUNK_BLOCKS[len(source.size)][0] * per_row  # a row of chunks
+    elif backend is reference:
+        history = _history_bytes(source.size, specs[0], networks, device)
     demand = Demand(
         sizes=sizes,
         n_channels=source.n_channels,
@@ -224,7 +241,7 @@ def plan_run(
         store_bytes=store_bytes(source, len(specs)),
         decode_bytes=source.decode_bytes,
         value_bytes=value_bytes(source),
-        history_bytes=_history_bytes(source.size, specs[0], networks, device) if backend is reference else 0,
+        history_bytes=history,
         rounding_bytes=rounding_bytes(max(per_block), patch_size, source.n_channels, specs[0].shapes)
         if specs[0].loss_db
         else None,
@@ -238,6 +255,13 @@ def plan_run(
         max_blocks=max_blocks,
         n_local=n_local,
     )
+
+
+def _compact_bytes(source: Source) -> int:
+    """What the blocks that a prior is learned from take, what is coded so far, and what is decoded again."""
+    n_values = prod(source.size) * source.n_channels
+    sample = min(n_values, SAMPLE * source.n_channels) * _BYTES_OF_SAMPLED
+    return sample + n_values // _VALUES_A_BYTE + CACHED_BYTES
 
 
 def _history_bytes(size: tuple[int, ...], finest: LevelSpec, networks: list[BlockNetwork], device: torch.device) -> int:

@@ -87,7 +87,7 @@ def judge(job: Job, model: MINER, signal: Raster, metrics: list[Metric]) -> dict
         crop = ((bands.start * patch, min(bands.stop * patch, height)), *whole(signal.size[1:]))
         rows = rows_at_once(signal.n_channels, signal.size, patch)
         most = rows * signal.n_channels * prod(signal.size[1:])
-        with job.display.reading_back(crop[0][1] - crop[0][0]) as done:
+        with job.display.rows("reading back", crop[0][1] - crop[0][0]) as done:
             for window, values in model.decode_windows(0, crop, b_chunks=job.b_chunks, most=most):
                 pair = values.cpu(), signal.read(window)
                 totals += torch.stack([metric.totals(*pair) for metric in metrics])

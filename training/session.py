@@ -19,6 +19,7 @@ from datasets.sources import Source
 from datasets.store import Store, map_levels, read_levels, write_levels
 from datasets.tasks import TASKS, Task, is_mesh
 from models.ops import Backend, choose_backend
+from models.packed.coefficients import compiled
 from opt import method_line, parse_options, per_axis, settle, target_of
 from training.display import Display
 from training.job import Job
@@ -28,8 +29,9 @@ from training.report import finish, print_finished
 from training.run import Run, check_folder
 from training.spec import LevelSpec, specify_levels
 from training.stop import Enough, StopSignals, resumable
+from utils.channels import n_colours
 from utils.checkpoint import lock
-from utils.errors import size_text
+from utils.errors import InputError, KernelError, one_line, size_text
 from utils.imports import uncollected
 from utils.ranks import Ranks
 from utils.transfer import Reading
@@ -101,6 +103,8 @@ def prepare(
         values: the signal, where it is in no file
     """
     task = TASKS[options.task]
+    if options.preset == "compact":
+        check_compiler()
     if not options.dry_run:
         check_folder(root / "ckpts" / options.exp_name, options)
     channels = options.channels and tuple(options.channels)
@@ -138,10 +142,13 @@ def train(fit: Fit, ranks: Ranks, stop: StopSignals) -> None:
         loader.submit(load_training)  # takes as long as reading the signal
         store = open_levels(fit, ranks)
     source.close()
+    if options.preset == "compact" and vars(options)["lambda"] is None:
+        vars(options)["lambda"] = ranks.share(price_for(fit, store) if ranks.is_first else None)
+        fit = replace(fit, specs=[replace(spec, price=vars(options)["lambda"]) for spec in fit.specs])
     metric, described = task.metric_of(source), task.describe(source) | {"crc32": store.crc32}
     logs = fit.root / "logs" / options.exp_name
     run = Run(fit.ckpts, options, source.size, source.n_channels, described, ranks, logs)
-    target = target_of(options, task)
+    target = None if options.preset == "compact" else target_of(options, task)
     if report := run.finished(metric, target):
         if ranks.is_first and not options.quiet:
             print_finished(fit.ckpts, report, metric)
@@ -162,6 +169,7 @@ def train(fit: Fit, ranks: Ranks, stop: StopSignals) -> None:
         plan=fit.plan,
         curves=Curves(logs) if ranks.is_first else None,
         display=Display(fit.specs, fit.plan.blocks, metric, enough.deadline, options.quiet or not ranks.is_first),
+        n_colours=n_colours(source.n_channels, source.spectral),
         n_parameters=options.n_parameters,
         b_chunks=options.b_chunks,
         save_every=options.save_every,
@@ -171,6 +179,23 @@ def train(fit: Fit, ranks: Ranks, stop: StopSignals) -> None:
     resumed = run.is_begun  # the seconds are then those of the last part alone
     report = fit_levels(job, store.levels) | {"resumed": resumed}
     finish(job, store.levels[0], report, options.backend, fit.started)
+
+
+def check_compiler() -> None:
+    """InputError where the weights of networks of cosines cannot be chosen."""
+    try:
+        compiled()
+    except (KernelError, OSError) as error:
+        raise InputError(f"--preset compact: {one_line(error)}; use --preset best, or another machine") from error
+
+
+def price_for(fit: Fit, store: Store) -> float:
+    """--lambda that gives what is aimed at, nearly."""
+    from training.compact import find_price
+
+    options = fit.options
+    coloured = n_colours(fit.source.n_channels, fit.source.spectral)
+    return find_price(fit.specs, store.levels, coloured, options.target_psnr, options.target_bpp)
 
 
 def load_training() -> None:

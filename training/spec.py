@@ -38,6 +38,8 @@ class LevelSpec:
     loss_thr: mean square error above which a block gets a network
     stop_loss: mean square error at which a block stops training
     loss_db: decibels that rounding the networks may cost; 0 for networks that are not rounded
+    price: squared error of a signal in [0, 1], summed over points and channels, that each bit of a network of cosines
+        must save; 0 for other networks, which are trained by gradients
     """
 
     index: int
@@ -61,15 +63,28 @@ class LevelSpec:
     loss_thr: float
     stop_loss: float
     loss_db: float
+    price: float = 0.0
 
     @property
     def is_whole(self) -> bool:
         """Whether the level is a picture by itself (`utils.allocation`)."""
-        return len(self.shapes) == 1 or is_whole(self.index)
+        has_all = len(self.shapes) == 1 and self.shapes[0].kind != "cosines"
+        return has_all or is_whole(self.index)
 
     def level(self, size: tuple[int, ...], group: Tensor, networks: tuple[BlockNetwork, ...]) -> Level:
         """The level of this size with networks of these shapes, group by group."""
-        return Level(size, self.patch_size, self.frequencies, self.residual, group, networks, self.fill, self.is_whole)
+        return Level(**self.form(size), group=group, networks=networks)
+
+    def form(self, size: tuple[int, ...]) -> dict[str, Any]:
+        """What a level of this size is, besides its networks: fields of `Level`."""
+        return dict(
+            size=size,
+            patch_size=self.patch_size,
+            frequencies=self.frequencies,
+            residual=self.residual,
+            fill=self.fill,
+            is_whole=self.is_whole,
+        )
 
 
 def specify_levels(options: Namespace, n_dims: int, n_channels: int) -> list[LevelSpec]:
@@ -84,17 +99,18 @@ def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> Le
         encoding = frequencies(options.n_freq, options.frequencies)
         if options.weight_sharing == "inherit":
             encoding = nested(encoding, options.n_scales - 1 - index)
+    patch_size = per_axis(options.patch_size, n_dims)
     shapes = tuple(
         NetworkShape(
             n_in=encoded_width(n_dims, encoding),
             n_out=n_channels,
             n_layers=options.n_layers,
             n_hidden=n_hidden,
-            **_architecture(options, residual),
+            **_architecture(options, residual, patch_size),
         )
         for n_hidden in options.n_hidden
     )
-    patch_size, n_epochs = per_axis(options.patch_size, n_dims), epochs_of_level(options.num_epochs, index)
+    n_epochs = epochs_of_level(options.num_epochs, index)
     batch_size, betas = steps_for(options.task, options.loss, prod(patch_size), n_epochs)
     return LevelSpec(
         index=index,
@@ -118,12 +134,15 @@ def _specify(options: Namespace, n_dims: int, n_channels: int, index: int) -> Le
         loss_thr=options.loss_thr,
         stop_loss=options.loss_thr * options.stop_ratio,
         loss_db=options.loss_db or 0.0,
+        price=vars(options)["lambda"] or 0.0,
     )
 
 
-def _architecture(options: Namespace, residual: bool) -> Mapping[str, Any]:
+def _architecture(options: Namespace, residual: bool, patch_size: tuple[int, ...]) -> Mapping[str, Any]:
     """What `--arch` and `--omega` mean for the shape of a network."""
     architecture = {"output": "sine" if residual else "sigmoid"} | ARCHITECTURES[options.arch]
+    if options.arch == "cosines":
+        architecture["lengths"] = patch_size
     if "omega" in architecture:
         architecture["omega"] = options.omega or architecture["omega"][options.task]
     return architecture

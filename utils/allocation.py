@@ -25,13 +25,14 @@ from torch import Tensor
 COSINES = 0.75
 """That do as well as a network, for each of its parameters."""
 
-_APART = 3  # whole levels
+APART = 3
+"""Whole levels."""
 _STEPS = 60  # of a bisection: to the last digit
 
 
 def is_whole(level: int) -> bool:
     """Whether a level is a picture by itself."""
-    return level % _APART == 0
+    return level % APART == 0
 
 
 def cosine_errors(blocks: Tensor, patch_size: tuple[int, ...], counts: Tensor) -> Tensor:
@@ -112,8 +113,8 @@ def allocate(levels: list[LevelCosts], price: float) -> list[Tensor]:
         for each level (n_grid,) int8, the choice of each block's network, -1 for none
     """
     choices = []
-    for first in range(0, len(levels), _APART):
-        some = levels[first : first + _APART]
+    for first in range(0, len(levels), APART):
+        some = levels[first : first + APART]
         choices += _allocate(some, price, has_base=first + len(some) < len(levels))
     return choices
 

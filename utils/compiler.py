@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,8 +27,8 @@ def load_library(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
         compiler = version("ziglang")
     except ImportError as error:
         raise KernelError("the package ziglang, which brings the compiler, is not installed") from error
-    recipe = "\n".join([source.read_text(), *flags, compiler, _processor()])
     try:
+        recipe = "\n".join([*_texts(source), *flags, compiler, _processor()])
         path = _cache() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"
         if not path.exists():
             _say_compiling()
@@ -38,6 +39,13 @@ def load_library(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelError(f"{path} cannot be loaded ({one_line(error)})") from error
+
+
+def _texts(source: Path) -> list[str]:
+    """Of a source, and of the project's own that it includes."""
+    text = source.read_text()
+    included = re.findall(r'^#include "(.+)"$', text, re.MULTILINE)
+    return [text, *(part for name in included for part in _texts(source.parent / name))]
 
 
 @lru_cache

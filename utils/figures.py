@@ -1,5 +1,7 @@
 """What a fit does where, as pictures (c, h, w) in [0, 1] or as coordinates."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -88,9 +90,46 @@ def level_strip(reconstructions: list[Tensor], signals: list[Tensor]) -> dict[st
     return panels
 
 
-def slice_picture(volume: Tensor, axis: int, index: int) -> Tensor:
-    """A slice of (c, d, h, w) as a picture in which the first of its two axes points up and the other to the right."""
-    return volume.select(axis + 1, index).flip(1)
+def points_up(source: dict[str, Any], axis: str) -> bool:
+    """Whether an axis of a volume, y or z, points up in its slices: in the grid of a mesh, and in a body, where y is
+    the front and z the head. A body is known by millimetres."""
+    affine, row = source.get("affine"), "xyz".index(axis)
+    return "frame" in source or (bool(affine) and "unit" not in source and affine[row][row] > 0)
+
+
+def slice_picture(volume: Tensor, axis: int, index: int, is_up: bool = True) -> Tensor:
+    """A slice of (c, d, h, w) as a picture in which the first of its two axes points up, or down, and the other to the
+    right."""
+    picture = volume.select(axis + 1, index)
+    return picture.flip(1) if is_up else picture
+
+
+def value_slices(values: Tensor, original: Tensor, source: dict[str, Any], gain: float = 10) -> dict[str, Tensor]:
+    """Across each axis, the middle slice of the original, of the fit, and of their error, magnified.
+
+    Black and white are percentiles 1 and 99 of the original; of bytes, 0 and 255. The error is a part of that range.
+
+    Inputs
+        values, original: (c, d, h, w) in [0, 1]
+        source: of the file that was fitted, as MINER has it: which axes point up, and whether it holds bytes
+    Outputs
+        (1, h, w) or (3, h, w) slices across z, y and x, by their titles
+    """
+    values, original = colours(values), colours(original)
+    low, high = (0, 1) if source.get("bits") == 8 else np.quantile(original.numpy(), (0.01, 0.99)).tolist()
+    if low == high:
+        low, high = 0, 1
+    panels = {}
+    for axis, (name, rows) in enumerate({"z": "y", "y": "z", "x": "z"}.items()):
+        index = original.shape[1 + axis] // 2
+        truth, fitted = (
+            (slice_picture(part, axis, index, points_up(source, rows)) - low) / (high - low)
+            for part in (original, values)
+        )
+        panels[f"{name} = {index}: original"] = truth.clamp(0, 1)
+        panels[f"{name} = {index}: fit"] = fitted.clamp(0, 1)
+        panels[f"{name} = {index}: error x {gain:g}"] = error_map(fitted, truth, gain)
+    return panels
 
 
 def error_slices(field: Tensor, occupancy: Tensor) -> dict[str, Tensor]:

@@ -68,19 +68,20 @@ def show_blocks(picture: Tensor, summary: list[dict[str, Any]]) -> Figure:
     return show({"": picture}, columns=1, legend=legend)
 
 
-def show_units(picture: Tensor, units: Tensor) -> Figure:
+def show_units(picture: Tensor, units: Tensor, in_words: str = "units of a hidden layer") -> Figure:
     """A picture, and beside it how many units the network of each block has.
 
     Inputs
         picture: (c, h, w) in [0, 1]
         units: (gh, gw), 0 where there is no network
+        in_words: what is counted
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(_INCHES, _INCHES / 2), layout="constrained")
     _draw_picture(left, picture)
     found = [int(number) for number in units.unique()]
     places = torch.searchsorted(torch.tensor(found), units.contiguous())
     shown = right.imshow(places, cmap=plt.get_cmap("magma", len(found)), vmin=-0.5, vmax=len(found) - 0.5)
-    bar = figure.colorbar(shown, ax=right, ticks=range(len(found)), label="units of a hidden layer", shrink=0.9)
+    bar = figure.colorbar(shown, ax=right, ticks=range(len(found)), label=in_words, shrink=0.9)
     bar.ax.set_yticklabels(found)
     for axes in (left, right):
         axes.axis("off")

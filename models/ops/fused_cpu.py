@@ -1,8 +1,6 @@
 """The fused kernel of a CPU: fused_cpu.c, compiled for the shape of a network, its blocks shared among threads."""
 
 import ctypes
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,8 +8,11 @@ import torch
 from torch import Tensor
 
 from models.block_mlp import BlockMLP
+from models.block_network import BlockNetwork
+from models.ops import cosines_cpu
 from models.ops.optimizers import lookahead, set_step, step_rates, steps_taken
 from models.ops.reference import LEAST, LOSS_EPS, LOSS_SCALE, RIDGE, STILL
+from models.ops.threads import share_out
 from models.shape import NetworkShape
 from utils.bounds import BOUND
 from utils.compiler import load_library
@@ -24,8 +25,6 @@ SERVED = ("gaussian", "sine")
 
 _SOURCE = Path(__file__).with_suffix(".c")
 _FLAGS = ("-O3", "-mcpu=native", "-fno-math-errno", "-shared", "-fPIC")
-_PIECES_PER_THREAD = 4  # so that threads finish together
-_PIECE = 32  # blocks, at most
 
 
 def fit_points(
@@ -58,7 +57,7 @@ def fit_points(
             *(beta1, beta2, lookahead(optimizer), LOSS_EPS, LOSS_SCALE),
         )
 
-    _share_out(fit, n_blocks)
+    share_out(fit, n_blocks)
     set_step(optimizer, steps_taken(optimizer) + len(rates))
     return losses
 
@@ -69,45 +68,26 @@ def fit_last_layer(network: BlockMLP, coords: Tensor, target: Tensor) -> None:
     columns, target, amplitude = coords.T.contiguous(), target.contiguous(), network.amplitude.contiguous()
     pointers = (_pointers(network.packed_order()), *(array.data_ptr() for array in (amplitude, columns, target)))
     call = prepare(network.shape).fit_last_layer
-    _share_out(lambda first, last: call(*pointers, first, last, len(coords)), network.n_blocks)
+    share_out(lambda first, last: call(*pointers, first, last, len(coords)), network.n_blocks)
 
 
 @torch.no_grad()
-def predict(network: BlockMLP, index: Tensor | slice, coords: Tensor) -> Tensor:
+def predict(network: BlockNetwork, index: Tensor | slice, coords: Tensor) -> Tensor:
     """As reference.predict, up to rounding; the bits of a block do not depend on the others."""
+    if network.shape.kind == "cosines":
+        return cosines_cpu.predict(network, index, coords)
     part = network.select(index)
     out = coords.new_empty(part.n_blocks, len(coords), part.shape.n_out)
     columns, amplitude = coords.T.contiguous(), part.amplitude.contiguous()
     pointers = (_pointers(part.packed_order()), amplitude.data_ptr(), columns.data_ptr(), out.data_ptr())
     call = prepare(network.shape).predict
-    _share_out(lambda first, last: call(*pointers, first, last, len(coords)), part.n_blocks)
+    share_out(lambda first, last: call(*pointers, first, last, len(coords)), part.n_blocks)
     return out
 
 
 def _pointers(tensors: list[Tensor]) -> ctypes.Array:
     assert all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in tensors)
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
-
-
-def _share_out(call: Callable[[int, int], int], n_blocks: int) -> None:
-    """Call it with ranges first..last-1 of the blocks, from as many threads as torch uses."""
-    n_threads = torch.get_num_threads()
-    step = max(1, min(_PIECE, n_blocks // (n_threads * _PIECES_PER_THREAD)))
-    ranges = ((start, min(start + step, n_blocks)) for start in range(0, n_blocks, step))
-    pieces = [_threads(n_threads).submit(call, *piece) for piece in ranges]
-    try:
-        failed = any(piece.result() for piece in pieces)
-    finally:  # an interrupt must not free what threads still write to
-        for piece in pieces:
-            piece.cancel()
-        wait(pieces)
-    if failed:
-        raise MemoryError("no memory for a tile of points")
-
-
-@lru_cache(maxsize=1)
-def _threads(n_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="fused")
 
 
 def prepare(shape: NetworkShape) -> ctypes.CDLL:
@@ -134,6 +114,8 @@ def _library(shape: NetworkShape) -> ctypes.CDLL | KernelError:
 
 
 def _load(shape: NetworkShape) -> ctypes.CDLL:
+    if shape.kind == "cosines":
+        return cosines_cpu.library()
     if shape.activation not in SERVED:
         raise KernelError(f"it has no {shape.activation} activations")
     library = load_library(_SOURCE, (*_FLAGS, *_constants(shape)))

@@ -23,17 +23,20 @@ typedef struct {
 
 static Table tables[N_TABLES];
 
-/* `starts` holds, table by table, n and the n + 2 bounds of its symbols. */
-void set_tables(const int32_t *starts) {
-    for (Table *table = tables; table < tables + N_TABLES; table++) {
-        table->n = *starts++;
-        for (int symbol = 0; symbol <= table->n; symbol++) {
-            table->start[symbol] = starts[symbol];
-            for (int32_t slot = starts[symbol]; slot < starts[symbol + 1]; slot++) table->symbol_at[slot] = symbol;
-        }
-        table->start[table->n + 1] = TOTAL;
-        starts += table->n + 2;
+/* `starts` holds n and the n + 2 bounds of its symbols; returns what follows them. */
+static const int32_t *set_table(Table *table, const int32_t *starts) {
+    table->n = *starts++;
+    for (int symbol = 0; symbol <= table->n; symbol++) {
+        table->start[symbol] = starts[symbol];
+        for (int32_t slot = starts[symbol]; slot < starts[symbol + 1]; slot++) table->symbol_at[slot] = symbol;
     }
+    table->start[table->n + 1] = TOTAL;
+    return starts + table->n + 2;
+}
+
+/* `starts` is as for `set_table`, table by table. */
+void set_tables(const int32_t *starts) {
+    for (Table *table = tables; table < tables + N_TABLES; table++) starts = set_table(table, starts);
 }
 
 /* The table of a scale, and how many low bits are apart. */
@@ -77,9 +80,7 @@ static int read_symbol(Reader *in, const int32_t *start, const uint8_t *symbol_a
     return symbol;
 }
 
-static int32_t read_magnitude(Reader *in, int32_t scale) {
-    int n_low;
-    const Table *table = table_of(scale, &n_low);
+static int32_t read_from(Reader *in, const Table *table, int n_low) {
     int64_t value = read_symbol(in, table->start, table->symbol_at);
     if (n_low > 16) in->failed = 1, n_low = 16;
     if (value == table->n) {
@@ -94,9 +95,18 @@ static int32_t read_magnitude(Reader *in, int32_t scale) {
     return value;
 }
 
+static int32_t read_magnitude(Reader *in, int32_t scale) {
+    int n_low;
+    const Table *table = table_of(scale, &n_low);
+    return read_from(in, table, n_low);
+}
+
+static int32_t signed_as_read(Reader *in, int32_t magnitude) {
+    return magnitude && read_bits(in, 1) ? -magnitude : magnitude;
+}
+
 static int32_t read_value(Reader *in, int32_t scale) {
-    int32_t value = read_magnitude(in, scale);
-    return value && read_bits(in, 1) ? -value : value;
+    return signed_as_read(in, read_magnitude(in, scale));
 }
 
 /* floor(2 log2 n), of n >= 1 */
@@ -194,6 +204,25 @@ static int32_t *read_plain(Reader *in, const Model *m, int32_t group, int32_t *o
     return out;
 }
 
+static int begin(Reader *in) {
+    if (in->size < 4) return 0;
+    in->state = in->data[0] | in->data[1] << 8 | in->data[2] << 16 | (uint32_t)in->data[3] << 24;
+    return in->state >= LEAST;
+}
+
+static int32_t read_group(Reader *in, const int32_t *starts) {
+    uint32_t slot = in->state & (TOTAL - 1);
+    int32_t group = 0;
+    while (slot >= (uint32_t)starts[group + 1]) group++;
+    in->state = (starts[group + 1] - starts[group]) * (in->state >> BITS) + slot - starts[group];
+    refill(in);
+    return group;
+}
+
+static int is_at_end(const Reader *in) {
+    return !in->failed && in->state == LEAST && in->at == in->size;
+}
+
 /* The groups of the active blocks of a chunk, and the integers of each block, one after another.
 
 Returns how many integers there are, or -1 for data that is not a chunk of this model. */
@@ -201,24 +230,15 @@ int64_t decode_chunk(
     const uint8_t *data, int64_t size, int32_t n_active, const int32_t *packed, int32_t *groups, int32_t *values
 ) {
     Reader in = {data, size, 4, 0, 0};
-    if (size < 4) return -1;
-    in.state = data[0] | data[1] << 8 | data[2] << 16 | (uint32_t)data[3] << 24;
-    if (in.state < LEAST) return -1;
+    if (!begin(&in)) return -1;
     Model m = model_of(packed);
     int32_t *out = values;
-    for (int32_t block = 0; block < n_active; block++) {
-        uint32_t slot = in.state & (TOTAL - 1);
-        int32_t group = 0;
-        while (slot >= (uint32_t)m.starts[group + 1]) group++;
-        in.state = (m.starts[group + 1] - m.starts[group]) * (in.state >> BITS) + slot - m.starts[group];
-        refill(&in);
-        groups[block] = group;
-    }
+    for (int32_t block = 0; block < n_active; block++) groups[block] = read_group(&in, m.starts);
     for (int32_t block = 0; block < n_active && !in.failed; block++) {
         int32_t group = groups[block];
         out = m.n_layers ? read_mlp(&in, &m, m.hidden[group], out) : read_plain(&in, &m, group, out);
     }
-    return in.failed || in.state != LEAST || in.at != size ? -1 : out - values;
+    return is_at_end(&in) ? out - values : -1;
 }
 
 typedef struct {
@@ -244,9 +264,7 @@ static void write_symbol(Writer *out, uint32_t start, uint32_t stop) {
     out->state = (out->state / count << BITS) + out->state % count + start;
 }
 
-static void write_magnitude(Writer *out, uint32_t value, int32_t scale) {
-    int n_low;
-    const Table *table = table_of(scale, &n_low);
+static void write_to(Writer *out, uint32_t value, const Table *table, int n_low) {
     if (n_low) write_bits(out, value & ((1u << n_low) - 1), n_low);
     value >>= n_low;
     if (value >= (uint32_t)table->n) {
@@ -261,6 +279,23 @@ static void write_magnitude(Writer *out, uint32_t value, int32_t scale) {
     write_symbol(out, table->start[value], table->start[value + 1]);
 }
 
+static void write_magnitude(Writer *out, uint32_t value, int32_t scale) {
+    int n_low;
+    const Table *table = table_of(scale, &n_low);
+    write_to(out, value, table, n_low);
+}
+
+static void write_value(Writer *out, int32_t value, const Table *table, int n_low) {
+    if (value) write_bits(out, value < 0, 1);
+    write_to(out, value < 0 ? -value : value, table, n_low);
+}
+
+/* The state, in front of all that was written; returns where it begins. */
+static int64_t end(Writer *out) {
+    for (int byte = 3; byte >= 0; byte--) out->data[--out->at] = out->state >> 8 * byte;
+    return out->at;
+}
+
 /* Values of kinds 0 signed, 1 magnitude, 2 `scale` bits, 3 a symbol of `starts`; others are skipped.
 
 `data` is filled from its end; returns where it begins, or -1 if it is too short. */
@@ -273,8 +308,9 @@ int64_t encode_values(
         if (out.at < 32) return -1;
         int32_t value = values[n], scale = scales[n];
         if (kinds[n] == 0) {
-            if (value) write_bits(&out, value < 0, 1);
-            write_magnitude(&out, value < 0 ? -value : value, scale);
+            int n_low;
+            const Table *table = table_of(scale, &n_low);
+            write_value(&out, value, table, n_low);
         } else if (kinds[n] == 1) {
             write_magnitude(&out, value, scale);
         } else if (kinds[n] == 2) {
@@ -283,6 +319,5 @@ int64_t encode_values(
             write_symbol(&out, starts[value], starts[value + 1]);
         }
     }
-    for (int byte = 3; byte >= 0; byte--) data[--out.at] = out.state >> 8 * byte;
-    return out.at;
+    return end(&out);
 }

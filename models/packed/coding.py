@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from models.block_network import BlockNetwork
+from models.packed.coefficients import Coefficients
 from models.packed.float32 import Float32
 from models.packed.quantised import Quantised
 from models.shape import NetworkShape
@@ -36,4 +37,6 @@ def coding_of(record: dict[str, Any]) -> Coding:
         return Float32(shapes)
     if name == Quantised.name:
         return Quantised.from_record(shapes, record["coding"])
+    if name == Coefficients.name:
+        return Coefficients.from_record(shapes, record["coding"])
     raise TypeError(f"coding {name!r}, which this program does not know: update it")

@@ -22,7 +22,7 @@ from models.packed.layout import (
     read_preface,
     unpack_index,
 )
-from models.packed.level import Contents, PackedLevel, n_parameters
+from models.packed.level import Contents, PackedLevel
 from models.packed.ranges import Head, Ranges, open_ranges
 from models.run import Run, checked_run
 from models.shape import NetworkShape
@@ -161,7 +161,4 @@ def _contents(
     coding = coding_of(entry)
     shapes = tuple(NetworkShape.from_record(shape) for shape in entry["networks"])
     chunks = Chunks(entry["level"], starts, checksums, grid.counts(active), shapes, coding)
-    contents = Contents(form_of(entry), entry["blocks_by_group"], active, grid, chunks)
-    if n_parameters(shapes, contents.blocks_by_group) != entry["parameters"]:
-        raise TypeError(f"{entry['parameters']} parameters, which are not those of its networks")
-    return contents
+    return Contents(form_of(entry), entry["blocks_by_group"], entry["parameters"], active, grid, chunks)

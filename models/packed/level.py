@@ -1,7 +1,9 @@
 """A level of a file, whose networks are read as they are needed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -13,6 +15,7 @@ from models.block_network import BlockNetwork
 from models.level import Level
 from models.networks import form_of_networks, joined, make_network
 from models.packed.chunks import ChunkGrid, ChunkReader, Chunks
+from models.packed.coding import Coding
 from models.shape import NetworkShape
 from utils.windows import Window, whole
 
@@ -25,11 +28,13 @@ class Contents:
 
     form: the fields of `Level`, besides those of its networks
     blocks_by_group: blocks whose networks are of each group
+    parameters: of all networks
     active: (*grid) bool, which blocks have a network
     """
 
     form: dict[str, Any]
     blocks_by_group: list[int]
+    parameters: int
     active: np.ndarray
     grid: ChunkGrid
     chunks: Chunks
@@ -42,6 +47,10 @@ class Contents:
             raise TypeError(f"{self.blocks_by_group} blocks by group, where {self.active.sum()} have a network")
         if ((self.chunks.counts > 0) != (np.diff(self.chunks.starts) > 0)).any():
             raise TypeError("chunks without a block, or blocks without a chunk")
+        most = n_parameters(self.chunks.shapes, self.blocks_by_group)
+        is_sparse = self.chunks.shapes[0].kind == "cosines"
+        if type(self.parameters) is not int or not (0 if is_sparse else most) <= self.parameters <= most:
+            raise TypeError(f"{self.parameters} parameters, which are not those of its networks")
 
 
 class PackedLevel(Level):
@@ -74,7 +83,39 @@ class PackedLevel(Level):
 
     @property
     def n_parameters(self) -> int:
-        return n_parameters(self.shapes, self.blocks_by_group)
+        return self.contents.parameters
+
+    @property
+    def coding(self) -> Coding:
+        return self.contents.chunks.coding
+
+    def check(self, size: tuple[int, ...], n_channels: int) -> None:
+        """As for any level, but chunks are checked when they are read."""
+        self.check_form(size, n_channels)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Of each chunk what is written of it, in their order; nothing for one without a network.
+
+        Errors
+            InputError, which names the file, if they cannot be read
+        """
+        for span in pairwise(self.contents.chunks.starts.tolist()):
+            yield self.reader.ranges.read([span])[0] if span[0] < span[1] else b""
+
+    def _record_of_networks(self) -> dict[str, Any]:
+        """What `held.level_of` makes the level from."""
+        chunks = self.contents.chunks
+        return {
+            "network_shapes": [shape.record() for shape in chunks.shapes],
+            "coding": chunks.coding.record(),
+            "blocks_by_group": list(self.blocks_by_group),
+            "parameters": self.n_parameters,
+            "active": self.active_grid.cpu().flatten(),
+            "chunk": list(self.contents.grid.chunk),
+            "lengths": torch.from_numpy(np.diff(chunks.starts)),
+            "checksums": torch.from_numpy(chunks.checksums.astype(np.int64)),
+            "chunks": torch.frombuffer(bytearray(b"".join(self.chunks())) or bytearray(1), dtype=torch.uint8),
+        }
 
     @property
     def active_grid(self) -> Tensor:

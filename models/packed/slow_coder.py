@@ -68,7 +68,10 @@ class Reader:
 
     def magnitude(self, scale: int) -> int:
         table, n_low = table_of(scale)
-        starts = self.tables[table]
+        return self.magnitude_from(self.tables[table], n_low)
+
+    def magnitude_from(self, starts: list[int], n_low: int) -> int:
+        """By the bounds of a table, and how many low bits are apart."""
         value = self.symbol(starts)
         if value == len(starts) - 2:
             n = self.bits(5)
@@ -79,8 +82,10 @@ class Reader:
         return value << n_low | self.bits(n_low) if n_low else value
 
     def value(self, scale: int) -> int:
-        value = self.magnitude(scale)
-        return -value if value and self.bits(1) else value
+        return self.signed(self.magnitude(scale))
+
+    def signed(self, magnitude: int) -> int:
+        return -magnitude if magnitude and self.bits(1) else magnitude
 
     def end(self) -> None:
         """ValueError if something is left."""

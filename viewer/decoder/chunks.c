@@ -1,10 +1,10 @@
 /* The numbers of the networks of a chunk, block by block, from either coding. */
 
-/* of a level that is quantised; `has_layers` is 0 for filter networks, which are coded tensor by tensor */
+/* of a level whose chunks hold integers, of networks of a kind */
 typedef struct {
-    int32_t has_layers, has_amplitude;
+    int32_t kind, has_amplitude;
     const double *steps, *rotation;
-    const int32_t *floors, *model; /* of coder.c */
+    const int32_t *floors, *model; /* of coder.c, or of coefficients.c */
     int32_t n_tensors;
 } Quantised;
 
@@ -17,7 +17,7 @@ typedef struct {
 
 /* The integers of a network, as a double, which does not overflow. */
 static double n_integers(const Quantised *coding, const Shape *shape, const Positions *at) {
-    if (!coding->has_layers) return n_numbers(shape, at) - 1;
+    if (coding->kind != MLP) return n_numbers(shape, at) - 1;
     double n = shape->n_hidden;
     return coding->has_amplitude + (n + 1) * at->n_out + (shape->n_layers - 2) * (n + 1) * n + (at->n_in + 1) * n;
 }
@@ -103,6 +103,33 @@ static const int32_t *quantised_tensors(
     return in;
 }
 
+/* Those of a network of cosines, which are integers part by part and channel by channel; returns the integers that
+follow. */
+static const int32_t *quantised_cosines(
+    const int32_t *in, const Quantised *coding, const Shape *shape, const Positions *at, float *out
+) {
+    int32_t n[3], parts[3], n_out = at->n_out, channels[n_out];
+    for (int axis = 0; axis < 3; axis++) {
+        n[axis] = shape->n_hidden < at->patch[axis] ? shape->n_hidden : at->patch[axis];
+        parts[axis] = at->patch[axis] / n[axis];
+    }
+    int32_t n_parts = parts[0] * parts[1] * parts[2], count = n[0] * n[1] * n[2];
+    *out++ = 1;
+    for (int32_t part = 0; part < n_parts; part++, in += n_out * count) {
+        int32_t z = part / (parts[1] * parts[2]) * n[0], y = part / parts[2] % parts[1] * n[1];
+        int32_t x = part % parts[2] * n[2];
+        float *to = out;
+        for (int32_t k = 0; k < count; k++, to += n_out) {
+            int32_t line = k / n[2], row = (z + line / n[1]) * at->patch[1] + y + line % n[1], any = 0;
+            if (line * n[2] == k) to = out + (row * at->patch[2] + x) * n_out;
+            for (int32_t channel = 0; channel < n_out; channel++) any |= channels[channel] = in[channel * count + k];
+            if (any) turn_back(channels, coding, n_out, *coding->steps, to);
+            else for (int32_t channel = 0; channel < n_out; channel++) to[channel] = 0;
+        }
+    }
+    return in;
+}
+
 static float number_at(const uint8_t *planes, uint32_t n, uint32_t i) {
     union { uint32_t bits; float value; } number;
     number.bits = planes[i] | planes[n + i] << 8 | planes[2 * n + i] << 16 | (uint32_t)planes[3 * n + i] << 24;
@@ -116,12 +143,16 @@ static int tensors_of(const Shape *shape, const Positions *at, Tensors *of) {
     int32_t n = shape->n_hidden, n_out = at->n_out, last = shape->n_layers - 1;
     Tensors *end = of;
     *end++ = (Tensors){1, 1};
-    if (!shape->is_filters) *end++ = (Tensors){1, at->n_in * n};
+    if (shape->kind == COSINES) {
+        *end++ = (Tensors){1, n_numbers(shape, at) - 1};
+        return end - of;
+    }
+    if (shape->kind == MLP) *end++ = (Tensors){1, at->n_in * n};
     *end++ = (Tensors){last - 1, n * n};
     *end++ = (Tensors){1, n * n_out};
-    *end++ = (Tensors){shape->is_filters ? last - 1 : last, n};
+    *end++ = (Tensors){shape->kind == FILTERS ? last - 1 : last, n};
     *end++ = (Tensors){1, n_out};
-    if (shape->is_filters)
+    if (shape->kind == FILTERS)
         for (int twice = 0; twice < 2; twice++) *end++ = (Tensors){last, at->n_in * n}, *end++ = (Tensors){last, n};
     else *end++ = (Tensors){(shape->has_sines ? 0 : last) + (shape->output == SINE), 1};
     return end - of;

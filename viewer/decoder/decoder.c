@@ -2,7 +2,8 @@
 
 Whoever calls gives all memory, which begins at __heap_base, and checks sizes before. */
 
-#include "../../models/packed/coder.c"
+#define WITHOUT_FITTING
+#include "../../models/packed/coefficients.c"
 #include "vectors.h"
 #include "networks.c"
 #include "chunks.c"
@@ -15,6 +16,17 @@ static const uint32_t ratios[N_TABLES] = {
     1440801,    15004422,   78665070,   253857248,  581260615,  1044178424, 1580030169, 2117713904, 2605029347,
     3015876649, 3344923893, 3599040369, 3790295335, 3931635878, 4034748382, 4109287957, 4162825044, 4201101925,
     4228380000, 4247775344, 4261543595,
+};
+
+#define MOST_MAGNITUDES 15
+static const uint32_t zeros_and_ratios[N_SPREADS][2] = {
+    {4294319902, 483},        {4292341693, 6163},       {4286445224, 52418},      {4272031750, 317125},
+    {4242236523, 1440801},    {4188774636, 5145013},    {4103650747, 15004422},   {3981108382, 36905875},
+    {3819071355, 78665070},   {3619619976, 148652826},  {3388491525, 253857248},  {3133927343, 398132550},
+    {2865296878, 581260615},  {2591854073, 799036310},  {2321826706, 1044178424}, {2061891250, 1307656790},
+    {1816986729, 1580030169}, {1590375719, 1852521207}, {1383855085, 2117713904}, {1198035171, 2369882518},
+    {1032629868, 2605029347}, {886722532, 2820730047},  {758990523, 3015876649},  {647883229, 3190386796},
+    {551755765, 3344923893},
 };
 
 /* n and the n + 2 bounds of the symbols of the table of a ratio; returns what follows them. */
@@ -34,17 +46,34 @@ static int32_t *bounds_of(uint64_t ratio, int32_t *out) {
     return out;
 }
 
+/* The same of the magnitudes of a coefficient, the `zero` / 2^32 of which are 0. */
+static int32_t *coefficient_bounds_of(uint64_t zero, uint64_t ratio, int32_t *out) {
+    uint64_t weights[MOST_MAGNITUDES], left = (1ull << 32) - zero, weight;
+    int32_t n = 0, first = TOTAL;
+    while (n < MOST_MAGNITUDES - 1 && (weight = left * ((1ull << 32) - ratio) >> 32) >= 1 << 17)
+        weights[n++] = weight, left -= weight;
+    weights[n] = left;
+    for (int32_t k = 0; k <= n; k++) first -= 1 + (weights[k] * (TOTAL - 2 - n) >> 32);
+    *out++ = n + 1, *out++ = 0, *out++ = first;
+    for (int32_t k = 0; k <= n; k++) *out++ = first += 1 + (weights[k] * (TOTAL - 2 - n) >> 32);
+    return out;
+}
+
 /* Once, before any chunk is read. */
 EXPORTED void start(void) {
     static int32_t bounds[N_TABLES * (MOST_SYMBOLS + 2)];
     int32_t *end = bounds;
     for (int table = 0; table < N_TABLES; table++) end = bounds_of(ratios[table], end);
     set_tables(bounds);
+    end = bounds;
+    for (int table = 0; table < N_SPREADS; table++)
+        end = coefficient_bounds_of(zeros_and_ratios[table][0], zeros_and_ratios[table][1], end);
+    set_spreads(bounds);
 }
 
 typedef struct {
     Positions at;
-    int32_t residual, patch[3]; /* depth, height, width */
+    int32_t residual;
     const Shape *shapes;        /* of each group */
     Quantised coding;
 } Level;
@@ -62,10 +91,12 @@ EXPORTED double integers_of_network(const Level *level, int32_t group) {
 }
 
 /* The groups of `n_active` blocks, and all their integers; 0 if the chunk is damaged. */
-EXPORTED int32_t read_quantised(
+EXPORTED int32_t read_integers(
     const Level *level, const uint8_t *data, int32_t size, int32_t n_active, int32_t *groups, int32_t *integers
 ) {
-    return decode_chunk(data, size, n_active, level->coding.model, groups, integers) >= 0;
+    const int32_t *model = level->coding.model;
+    if (level->coding.kind == COSINES) return decode_coefficients(data, size, n_active, model, groups, integers) >= 0;
+    return decode_chunk(data, size, n_active, model, groups, integers) >= 0;
 }
 
 /* A window of a level that begins where its first block does; the last blocks may reach beyond it. */
@@ -93,13 +124,13 @@ static void write_row(const Level *level, const Tile *tile, const float *values,
 static void write_block(const Level *level, const Tile *tile, const Network *net, const int32_t *place) {
     int32_t begin[3], n[3];
     for (int axis = 0; axis < 3; axis++) {
-        begin[axis] = place[axis] * level->patch[axis];
+        begin[axis] = place[axis] * level->at.patch[axis];
         int32_t left = tile->size[axis] - begin[axis];
-        n[axis] = left < level->patch[axis] ? left : level->patch[axis];
+        n[axis] = left < level->at.patch[axis] ? left : level->at.patch[axis];
     }
     for (int32_t z = 0; z < n[0]; z++)
         for (int32_t y = 0; y < n[1]; y++) {
-            const float *values = evaluate(net, z * level->patch[1] + y);
+            const float *values = evaluate(net, z * level->at.patch[1] + y);
             int64_t line = (int64_t)(begin[0] + z) * tile->size[1] + begin[1] + y;
             write_row(level, tile, values, line * tile->size[2] + begin[2], n[2]);
         }
@@ -111,7 +142,9 @@ static int next_numbers(const Level *level, Chunk *chunk, int32_t group, float *
     const Quantised *coding = &level->coding;
     if (!chunk->integers)
         float32_numbers(chunk, group, shape, &level->at, numbers);
-    else if (coding->has_layers)
+    else if (coding->kind == COSINES)
+        chunk->integers = quantised_cosines(chunk->integers, coding, shape, &level->at, numbers);
+    else if (coding->kind == MLP)
         chunk->integers = quantised_mlp(chunk->integers, coding, shape, &level->at, (uint64_t *)work, numbers);
     else
         chunk->integers = quantised_tensors(chunk->integers, coding, group, numbers);
@@ -122,7 +155,7 @@ static int next_numbers(const Level *level, Chunk *chunk, int32_t group, float *
 
 Inputs
     groups: of each active block
-    integers: of `read_quantised`; or null, and then `n` numbers as byte planes
+    integers: of `read_integers`; or null, and then `n` numbers as byte planes
     numbers, work: room for those of the largest network; `work` lies at a multiple of 8 */
 EXPORTED int32_t refine(
     const Level *level, const Tile *tile, const int32_t *groups, const int32_t *integers, const uint8_t *planes,

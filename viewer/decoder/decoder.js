@@ -4,12 +4,12 @@ import { chunkChecksum } from "../file/crc32.js";
 import { inflatedUpTo } from "../file/inflate.js";
 import { countOf, enlargedWindow, parentWindow, sizeOf } from "../file/windows.js";
 import { Arena, MOST_ARENA } from "./arena.js";
-import { quantisedOf, shapesOf } from "./codings.js";
+import { cosinesOf, integersOf, shapesOf } from "./codings.js";
 import { positionsOf } from "./positions.js";
 import { resampled, roundToSteps } from "./resampling.js";
 
 const FEW_INTEGERS = 2 ** 22;
-const INTEGERS_OF_BYTE = 2 ** 9;
+const INTEGERS_OF_BYTE = 2 ** 15; // at most: many take next to nothing
 
 /** Of the WebAssembly (bytes or a compiled module) and the header of a file. */
 export async function makeDecoder(wasm, header) {
@@ -93,17 +93,16 @@ class Decoder {
     /** The words are those of Level in decoder.c. */
     #readyLevel(entry) {
         const shapes = shapesOf(entry);
-        const coding = entry.coding.name === "quantised" ? quantisedOf(entry, shapes) : null;
+        const coding = integersOf(entry, shapes);
         const at = positionsOf(entry.patch_size, entry.frequencies);
         const { arena } = this;
         const [depth, height, width] = alongThree(entry.patch_size);
         const words = [
-            shapes[0].nIn, this.nChannels, at.width, at.nRows,
+            shapes[0].nIn, this.nChannels, depth, height, width, at.width, at.nRows,
             at.rowInputs.length, arena.put(at.rowInputs), arena.put(at.rowTargets), arena.put(at.rowFactors),
             at.columnInputs.length, arena.put(at.columnInputs), arena.put(at.columnFactors),
             at.nMixed, arena.put(at.mixed),
-            Number(entry.residual), depth, height, width, this.#putShapes(shapes),
-            coding && !coding.nTensors ? 1 : 0, coding?.hasAmplitude ?? 0,
+            Number(entry.residual), this.#putShapes(shapes), coding?.kind ?? 0, coding?.hasAmplitude ?? 0,
         ];
         const tables = ["steps", "rotation", "floors", "model"].map((name) => (coding ? arena.put(coding[name]) : 0));
         words.push(...tables, coding?.nTensors ?? 0);
@@ -120,11 +119,13 @@ class Decoder {
     }
 
     #putShapes(shapes) {
-        const words = new Int32Array(7 * shapes.length);
+        const words = new Int32Array(8 * shapes.length);
         const floats = new Float32Array(words.buffer);
-        shapes.forEach(({ isFilters, hasSines, nLayers, nHidden, output, omega, centre }, group) => {
-            words.set([Number(isFilters), nLayers, nHidden, output, Number(hasSines)], 7 * group);
-            floats.set([omega, centre], 7 * group + 5);
+        shapes.forEach((shape, group) => {
+            const { kind, hasSines, nLayers, nHidden, output, omega, centre } = shape;
+            words.set([kind, nLayers, nHidden, output, Number(hasSines)], 8 * group);
+            floats.set([omega, centre], 8 * group + 5);
+            words[8 * group + 7] = this.arena.put(cosinesOf(shape));
         });
         return this.arena.put(words);
     }
@@ -157,7 +158,7 @@ class Decoder {
         if (most > FEW_INTEGERS + INTEGERS_OF_BYTE * data.length) return null;
         const integers = arena.take(Int32Array, most);
         const bytes = arena.put(data);
-        if (!this.wasm.read_quantised(here.start, bytes, data.length, nActive, groupsAt, integers)) return null;
+        if (!this.wasm.read_integers(here.start, bytes, data.length, nActive, groupsAt, integers)) return null;
         const groups = Int8Array.from(arena.view(Int32Array, groupsAt, nActive));
         return { groups, groupsAt, integers, planes: 0, n: 0 };
     }

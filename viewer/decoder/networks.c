@@ -9,16 +9,19 @@ Entries list the products of which all that consists; whoever makes them knows t
 #define MOST_SUMS 8
 
 enum { SIGMOID, SINE, LINEAR };
+enum { MLP, FILTERS, COSINES };
 
 /* of the networks of a group */
 typedef struct {
-    int32_t is_filters, n_layers, n_hidden, output, has_sines;
+    int32_t kind, n_layers, n_hidden, output, has_sines;
     float omega, centre;
+    const float *cosines; /* (n_hidden + 1, n_hidden): each at the pixels of a part along an axis, then zeros */
 } Shape;
 
 /* of the pixels of a block; the input n_in is the square of its length */
 typedef struct {
     int32_t n_in, n_out;
+    int32_t patch[3]; /* depth, height, width of a block */
     int32_t width, n_rows; /* columns, with some that do not count up to a multiple of WIDE; rows, of all planes */
     int32_t n_row_entries; /* numbers of a row: to the one `target`, 0 or 1 + that of a mixed vector, */
     const int32_t *row_inputs, *row_targets; /* goes the weight of `input` times a factor, (n_rows, n_row_entries) */
@@ -43,8 +46,11 @@ typedef struct {
     float *envelope;        /* (n_in + 2, n_hidden), while a filter is made ready */
 } Network;
 
+/* Of all its rows, as a double, which does not overflow. */
+static double values_of_block(const Positions *at) { return (double)at->n_rows * at->n_out * at->width; }
+
 /* Maps: of a filter network the exponent and the phase of each filter. */
-static int32_t n_maps(const Shape *shape) { return shape->is_filters ? 2 * (shape->n_layers - 1) : 1; }
+static int32_t n_maps(const Shape *shape) { return shape->kind == FILTERS ? 2 * (shape->n_layers - 1) : 1; }
 
 static int32_t map_floats(const Network *net) {
     return (net->at->n_in + 2) * net->units + net->shape->n_hidden * net->at->width;
@@ -66,6 +72,7 @@ static Network network_in(float *work, const Shape *shape, const Positions *at) 
 
 /* Floats of work that a network takes, as a double, which does not overflow. */
 static double work_floats(const Shape *shape, const Positions *at) {
+    if (shape->kind == COSINES) return 2 * values_of_block(at);
     double hidden = shape->n_hidden, units = hidden + WIDE, width = at->width;
     return n_maps(shape) * ((at->n_in + 2.0) * units + hidden * width) + (shape->n_layers - 2.0) * (hidden + 1) * hidden
          + (hidden + 1) * at->n_out + (1.0 + at->n_mixed) * units + (4 * hidden + at->n_out) * width
@@ -106,8 +113,9 @@ static void set_layer(
 
 /* Numbers of the tensors of a network, in the order of docs/format.md. */
 static double n_numbers(const Shape *shape, const Positions *at) {
+    if (shape->kind == COSINES) return 1 + (double)at->n_rows * at->patch[2] * at->n_out;
     double n = shape->n_hidden, last = shape->n_layers - 1, linear = (last - 1) * (n + 1) * n + (n + 1) * at->n_out;
-    if (shape->is_filters) return 1 + linear + last * 2 * (at->n_in + 1.0) * n;
+    if (shape->kind == FILTERS) return 1 + linear + last * 2 * (at->n_in + 1.0) * n;
     return 1 + linear + (at->n_in + 1.0) * n + (shape->has_sines ? 0 : last) + (shape->output == SINE);
 }
 
@@ -279,18 +287,64 @@ static void evaluate_filters(const Network *net, int32_t row) {
     product(z, n, layer_of(net, last - 1), net->at->n_out, width, net->out);
 }
 
+/* A network of cosines: axis by axis, the last one first, cosines become pixels, in the order (n_rows, n_out, width). */
+
+/* The last axis of all rows, from the weights (n_rows, columns, n_out), most of which are 0. */
+static void set_rows(const Shape *shape, const Positions *at, const float *weights, float *out) {
+    int32_t n = shape->n_hidden, n_out = at->n_out;
+    for (int32_t row = 0; row < at->n_rows; row++, out += n_out * at->width) {
+        for (int32_t i = 0; i < n_out * at->width; i++) out[i] = 0;
+        for (int32_t column = 0; column < at->patch[2]; column++, weights += n_out) {
+            const float *cosine = shape->cosines + column % n * n;
+            for (int32_t channel = 0; channel < n_out; channel++) {
+                float weight = weights[channel], *part = out + channel * at->width + column / n * n;
+                if (weight == 0) continue;
+                for (int32_t x = 0; x < n; x++) part[x] += weight * cosine[x];
+            }
+        }
+    }
+}
+
+/* Another axis: each of its places has so many values, and so many axes of it lie one after another. */
+static void set_axis(const Shape *shape, int32_t many, int32_t length, int32_t values, const float *in, float *out) {
+    int32_t n = shape->n_hidden, parts = many * (length / n);
+    for (int32_t part = 0; part < parts; part++, in += n * values, out += n * values)
+        product(in, n, shape->cosines, n, values, out);
+}
+
+/* All pixels, at net->out. */
+static void set_cosines(Network *net, const float *numbers) {
+    const Positions *at = net->at;
+    const int32_t *patch = at->patch;
+    int32_t row = at->n_out * at->width;
+    float *from = net->values[0], *to = net->values[1];
+    set_rows(net->shape, at, numbers + 1, from);
+    if (patch[1] > 1) {
+        set_axis(net->shape, patch[0], patch[1], row, from, to);
+        net->out = to, to = from, from = net->out;
+    }
+    if (patch[0] > 1) set_axis(net->shape, 1, patch[0], patch[1] * row, from, to), from = to;
+    net->out = from;
+}
+
 /* The network of a block, from the numbers of its tensors. */
 static Network network_of(const float *numbers, float *work, const Shape *shape, const Positions *at) {
+    if (shape->kind == COSINES) {
+        Network net = {.shape = shape, .at = at, .values = {work, work + (int32_t)values_of_block(at)}};
+        set_cosines(&net, numbers);
+        return net;
+    }
     Network net = network_in(work, shape, at);
     net.amplitude = numbers[0];
-    if (shape->is_filters) set_filters(&net, numbers);
+    if (shape->kind == FILTERS) set_filters(&net, numbers);
     else set_mlp(&net, numbers);
     return net;
 }
 
 /* Its prediction at the pixels of a row, (n_out, width). */
 static const float *evaluate(const Network *net, int32_t row) {
-    if (net->shape->is_filters) evaluate_filters(net, row);
+    if (net->shape->kind == COSINES) return net->out + row * net->at->n_out * net->at->width;
+    if (net->shape->kind == FILTERS) evaluate_filters(net, row);
     else evaluate_mlp(net, row);
     return net->out;
 }

@@ -7,10 +7,11 @@ const MOST_LAYERS = 2 ** 10;
 const MOST_GROUPS = 127;
 const MOST_FREQUENCIES = 2 ** 10;
 const DIRECTIONS = { 2: 2, 3: 21 }; // of the encoding, by the number of axes
-const CODINGS = ["float32", "quantised"];
-const ACTIVATIONS = { mlp: ["gaussian", "sine"], filters: ["gabor"] };
+const MOST_COSINES = 2 ** 14; // of a block
+const CODINGS = ["float32", "quantised", "coefficients"];
+const ACTIVATIONS = { mlp: ["gaussian", "sine"], filters: ["gabor"], cosines: ["cosine"] };
 const TRANSFERS = ["linear", "log", "pq"];
-const OUTPUTS = { mlp: ["sigmoid", "sine", "linear"], filters: ["linear"] };
+const OUTPUTS = { mlp: ["sigmoid", "sine", "linear"], filters: ["linear"], cosines: ["linear"] };
 
 /** A name that a newer program may have written. */
 export class UnknownName extends Error {}
@@ -51,10 +52,11 @@ function levelSize(size, level) {
     return size.map((length) => Math.ceil(length / 2 ** level));
 }
 
-/** How many numbers a network of a header has, without its amplitude. */
+/** How many numbers a network of a header has, without its amplitude; of cosines, at most: most are 0. */
 export function parametersOf(network) {
     const { n_in, n_out, n_layers, n_hidden } = network;
     const { kind, activation, output } = formOfNetwork(network);
+    if (kind === "cosines") return network.lengths.reduce((count, length) => count * length, n_out);
     if (kind === "filters") {
         const linear = (n_layers - 2) * (n_hidden + 1) * n_hidden + (n_hidden + 1) * n_out;
         return linear + (n_layers - 1) * (2 * n_in + 2) * n_hidden;
@@ -89,18 +91,19 @@ function checkLevel(entry, index, { size, n_channels }) {
         `networks of level ${index} in no group, or in too many`
     );
     const nIn = frequencies === null ? size.length : 2 * DIRECTIONS[size.length] * frequencies.length;
-    networks.forEach((network) => checkNetwork(network, nIn, n_channels));
+    networks.forEach((network) => checkNetwork(network, nIn, n_channels, entry));
     const counts = entry.blocks_by_group;
     mustBe(
         Array.isArray(counts) && counts.length === networks.length && counts.every((n) => isWhole(n, 0)),
         `blocks of level ${index} that are not those of its groups`
     );
     const total = networks.reduce((sum, network, group) => sum + counts[group] * parametersOf(network), 0);
-    mustBe(total === entry.parameters, `${entry.parameters} parameters, which are not those of the networks`);
+    const isSparse = formOfNetwork(networks[0]).kind === "cosines";
+    mustBe(isWhole(entry.parameters, isSparse ? 0 : total, total), `${entry.parameters} parameters, which are not those of the networks`);
     checkCoding(entry.coding);
 }
 
-function checkNetwork(network, nIn, nOut) {
+function checkNetwork(network, nIn, nOut, { patch_size, frequencies }) {
     mustBe(isObject(network), "a network that is no object");
     const { kind, activation, output } = formOfNetwork(network);
     mustBeKnown(Object.keys(ACTIVATIONS), kind, "the kind of network");
@@ -108,7 +111,14 @@ function checkNetwork(network, nIn, nOut) {
     mustBeKnown(OUTPUTS[kind], output, "the output");
     const { n_in, n_out, n_layers, n_hidden, omega = null, centre = 0 } = network;
     mustBe(n_in === nIn && n_out === nOut, `a network of ${n_in} inputs and ${n_out} outputs`);
-    mustBe(isWhole(n_layers, 2, MOST_LAYERS) && isWhole(n_hidden, 1), "a network of no size");
+    mustBe(isWhole(n_layers, kind === "cosines" ? 1 : 2, MOST_LAYERS) && isWhole(n_hidden, 1), "a network of no size");
+    if (kind === "cosines") {
+        const { lengths } = network;
+        const areThose = isSize(lengths, nIn) && patch_size.every((length, axis) => length === lengths[axis]);
+        mustBe(n_layers === 1 && frequencies === null && areThose, "cosines of other blocks");
+        mustBe(lengths.every((length) => length % n_hidden === 0), "blocks that are not cut into parts");
+        mustBe(lengths.reduce((count, length) => count * length, 1) <= MOST_COSINES, "too many cosines");
+    }
     mustBe(omega === null ? activation !== "sine" : Number.isFinite(omega) && omega > 0, "an omega that is none");
     mustBe(Number.isFinite(centre) && centre >= 0 && centre < 1, "a centre outside the range of a Gaussian");
 }

@@ -38,9 +38,13 @@ export function workInWords({ stats, ranges, fit }, rate) {
 
 function blockInWords({ level, row, column }, shape) {
     const place = `level ${level.index}, row ${row}, column ${column}`;
-    return shape
-        ? `${place}: ${counted(shape.n_hidden, "unit")}, ${counted(parametersOf(shape), "parameter")}`
-        : place;
+    return shape ? `${place}: ${networkInWords(shape)}` : place;
+}
+
+function networkInWords(shape) {
+    return shape.kind === "cosines"
+        ? `cosines in parts of ${counted(shape.n_hidden, "pixel")}`
+        : `${counted(shape.n_hidden, "unit")}, ${counted(parametersOf(shape), "parameter")}`;
 }
 
 /** The line that tells where one is, what is there, and what it took. */
