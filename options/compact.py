@@ -6,7 +6,7 @@ from typing import Any
 from options.presets import PRESETS, SEED
 from utils.cli import value_text
 from utils.errors import InputError
-from utils.limits import MOST_COSINES
+from utils.limits import APART, MOST_COSINES
 
 OF_METHOD = ("n_scales", "patch_size", "n_hidden")
 """Options of a method that it has."""
@@ -63,7 +63,7 @@ def check_compact(options: dict[str, Any]) -> None:
     if options["preset"] == "compact":
         if not options["pack"]:
             raise InputError("--pack off: --preset compact always leaves a packed file; leave it out")
-        if options["n_scales"] is not None and options["n_scales"] % 3 != 1:
+        if options["n_scales"] is not None and options["n_scales"] % APART != 1:
             raise InputError(
                 f"--n_scales {options['n_scales']}: --preset compact gives networks to every third level, the coarsest "
                 "among them; use 1, 4 or 7"

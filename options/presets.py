@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from utils.limits import APART
+
 N_VOXELS = 256
 """Along each axis of the grid that a mesh is sampled on."""
 
@@ -173,7 +175,7 @@ def compact_levels_for(size: tuple[int, ...]) -> int:
     """How many levels suit the preset compact: only every third is coded, and up to some megapixels none but the finest
     is worth its bits."""
     extent = math.prod(size) ** (1 / len(size))
-    return 1 + 3 * max(0, math.ceil(math.log2(extent / _MOST_ALONE[len(size)]) / 3 - 1e-9))
+    return 1 + APART * max(0, math.ceil(math.log2(extent / _MOST_ALONE[len(size)]) / APART - 1e-9))
 
 
 def levels_for(task: str, size: tuple[int, ...]) -> int:

@@ -13,9 +13,10 @@ from models.block_network import BlockNetwork
 from models.encoding import encode
 from models.level import Level
 from models.packed.described import channel_scales, own_scales
+from models.packed.groups import bounds_for
 from models.packed.integers import Integers, Scales, lifts, plain_tensors, quarters, tensor_sizes
 from models.packed.quantised import Quantised
-from models.packed.slow_coder import LARGEST_SCALE, TOTAL
+from models.packed.slow_coder import LARGEST_SCALE
 from packing.rounding import MOST, fold, is_thinned, round_networks, rounding_bytes, sensitivities, thinned
 from utils.blocks import block_coords
 
@@ -112,7 +113,7 @@ class Quantiser:
             floors = tuple(
                 max(-_FARTHEST_FLOOR, min(ceil(4 * log2(step / _LARGEST_STEP)), _FARTHEST_FLOOR)) for step in steps[:-1]
             )
-        starts = _starts(np.array([network.n_blocks for network in self.level.networks]))
+        starts = bounds_for(np.array([network.n_blocks for network in self.level.networks]))
         return Quantised(shapes, tuple(steps), floors, self.rotation, starts, Scales(0, []))
 
 
@@ -148,13 +149,6 @@ def _spread(n: int, most: int) -> Tensor:
     return torch.linspace(0, n - 1, min(n, most)).round().long()
 
 
-def _starts(counts: np.ndarray) -> tuple[int, ...]:
-    """Bounds of the groups, from 0 to 2^14, in proportion to their blocks."""
-    shares = 1 + np.floor(counts / max(1, counts.sum()) * (TOTAL - len(counts))).astype(int)
-    shares[counts.argmax()] += TOTAL - shares.sum()
-    return (0, *np.cumsum(shares).tolist())
-
-
 def _rotation(networks: Sequence[BlockNetwork]) -> Tensor:
     """The principal axes of the last layers' weights, as rows, the longest first."""
     n_out = networks[0].shape.n_out
@@ -163,9 +157,13 @@ def _rotation(networks: Sequence[BlockNetwork]) -> Tensor:
     for network in networks:
         last = fold(network, eye).layers[-1][:, :-1].flatten(0, 1).double()
         total += last.T @ last
-    rows = torch.linalg.eigh(total).eigenvectors.T.flip(0)
-    signs = torch.where(rows.sum(1, keepdim=True) < 0, -1.0, 1.0)
-    return (rows * signs).float()
+    return principal_axes(total).float()
+
+
+def principal_axes(scatter: Tensor) -> Tensor:
+    """The axes of a scatter matrix (n, n) as rows, the longest first, each with a sum that is not negative."""
+    rows = torch.linalg.eigh(scatter).eigenvectors.T.flip(0)
+    return rows * torch.where(rows.sum(1, keepdim=True) < 0, -1.0, 1.0)
 
 
 def _scale_of(values: np.ndarray) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from models.miner import MINER
-from models.packed.level import PackedLevel
 from packing.loss import difference, pack_within
 from packing.quantise import fraction_for
 from packing.sizes import figure, size_line
@@ -62,8 +61,7 @@ def pack(folder: Path, model: MINER, path: Path, loss_db: float) -> float | None
         as for `fit_error` and `pack_within`
     """
     packed, codings, error = model, codings_of(folder, model), None
-    is_coded = any(isinstance(level, PackedLevel) for level in model.levels.values())
-    if loss_db > 0 and not codings and not is_coded:
+    if loss_db > 0 and not codings:
         error = fit_error(folder)
         found = pack_within(model, error * fraction_for(loss_db), lambda added: note_try(error, added))
         packed, codings = found.model, found.codings

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -29,16 +29,16 @@ CHUNK_BLOCKS = {2: (8, 8), 3: (4, 4, 4)}
 """Blocks of a chunk along each axis, of pictures and volumes: few enough for a crop, enough to compress."""
 
 
-def write_packed(path: Path, model: MINER, codings: dict[int, Quantised]) -> None:
+def write_packed(path: Path, model: MINER, codings: Mapping[int, Coding]) -> None:
     """Write a finished fit. Equal fits give equal bytes.
 
     Inputs
-        codings: by its index, of each level whose networks have been rounded; others are written without loss
+        codings: by its index, of each level whose networks have been coded or rounded; others are written without loss
     Errors
         WriteError if the file cannot be written
     """
     chunk = CHUNK_BLOCKS[len(model.size)]
-    every = {index: codings.get(index) or coding_for(level) for index, level in model.levels.items()}
+    every = {index: codings.get(index) or Float32(level.shapes) for index, level in model.levels.items()}
     levels = sorted(model.levels.items(), reverse=True)
     pictures = [] if all(isinstance(coding, Coefficients) for coding in every.values()) else overview(model)
     header = {
@@ -68,30 +68,28 @@ def write_packed(path: Path, model: MINER, codings: dict[int, Quantised]) -> Non
         shutil.copyfileobj(payload, file)
 
 
-def coding_for(level: Level) -> Coding:
-    """Of a level that has not been rounded: the one that it has already, or that without loss."""
-    return level.coding if isinstance(level, PackedLevel) else Float32(level.shapes)
-
-
 def without_folder(options: dict[str, Any]) -> dict[str, Any]:
     """The options of a run as others may see them: where its signal lay is nobody's business."""
     return options | {"path": re.split(r"[/\\]", options["path"])[-1]} if "path" in options else options
 
 
-def codings_of(folder: Path, model: MINER) -> dict[int, Quantised]:
-    """How the levels of a run were rounded as they were fitted; of the others, nothing.
+def codings_of(folder: Path, model: MINER) -> dict[int, Coding]:
+    """How the levels of a run were coded or rounded as they were fitted; of the others, nothing.
 
     Errors
         InputError for a checkpoint that was tampered with
     """
-    found = {}
+    found: dict[int, Coding] = {}
     for index, level in model.levels.items():
-        record = load_level(level_path(folder, index))
+        if isinstance(level, PackedLevel):
+            found[index] = level.coding
+            continue
+        path = level_path(folder, index)
+        record = load_level(path)
         try:
-            if "coding" in record and not isinstance(level, PackedLevel):
+            if "coding" in record:
                 found[index] = Quantised.from_record(level.shapes, record["coding"])
         except (KeyError, TypeError, ValueError) as error:
-            path = level_path(folder, index)
             raise InputError(f"{path} is not consistent ({one_line(error)[:200]}); fit it again") from error
     return found
 
@@ -125,7 +123,7 @@ def encoded(level: Level, chunk: tuple[int, ...], coding: Coding) -> Iterator[by
     Inputs
         chunk: blocks along each axis
     """
-    if isinstance(level, PackedLevel) and level.contents.grid.chunk == chunk:
+    if isinstance(level, PackedLevel) and level.coding is coding and level.contents.grid.chunk == chunk:
         yield from level.chunks()
         return
     grid = ChunkGrid(grid_shape(level.size, level.patch_size), chunk)

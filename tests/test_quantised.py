@@ -249,6 +249,18 @@ def spoilt(quantised_file: Path, path: Path, spoil) -> Path:
     return path
 
 
+def check_refused(path: Path) -> None:
+    """In one line that names the file, before memory is taken."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="is not consistent") as error:
+            MINER.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+    check_message(error.value, path.name)
+
+
 def setting(*keys, value):
     """A change of one entry of the coding of a level."""
 
@@ -284,15 +296,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("spoil", HOSTILE, ids=map(str, range(len(HOSTILE))))
 def test_a_hostile_coding_is_refused_in_one_line_and_takes_no_memory(quantised_file, tmp_path, spoil):
-    path = spoilt(quantised_file, tmp_path / "x.miner", spoil)
-    tracemalloc.start()
-    try:
-        with pytest.raises(InputError, match="is not consistent") as error:
-            MINER.load(path)
-        assert tracemalloc.get_traced_memory()[1] < 2**22
-    finally:
-        tracemalloc.stop()
-    check_message(error.value, "x.miner")
+    check_refused(spoilt(quantised_file, tmp_path / "x.miner", spoil))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def group_blocks(job: Job, signals: list[Raster]) -> list[Tensor | None]:
         signals: of every level, the finest first
     """
     finest = job.specs[0]
-    if len(finest.shapes) == 1 or finest.price:
+    if len(finest.shapes) == 1 or finest.is_compact:
         return [None] * len(job.specs)
     coarser = [*signals[1:], None]
     costs = [level_costs(job, *of_level) for of_level in zip(job.specs, signals, coarser, strict=True)]

@@ -15,10 +15,10 @@ from models.packed.held import held_level
 from options.presets import LEAST_LAMBDA
 from packing.write import CHUNK_BLOCKS
 from training.job import Job
-from training.prior import SAMPLE, Spectra, choose, learn, rotation_of, spectra_of
+from training.prior import SAMPLE, Spectra, choose, learn, rotation_of, spectra_of, unlearned
 from training.spec import LevelSpec
-from utils.allocation import APART
 from utils.errors import InputError, Interrupted
+from utils.limits import APART
 from utils.pyramid import upsampling
 from utils.raster import Raster
 from utils.resampling import resample_window
@@ -51,8 +51,9 @@ def fit_compact_level(job: Job, spec: LevelSpec, target: LevelTarget) -> None:
     grid = ChunkGrid(target.grid, CHUNK_BLOCKS[len(target.grid)])
     group = np.full(prod(target.grid), -1, np.int8)
     chunks, n_parameters = [b""] * prod(grid.shape), 0
-    coding = job.ranks.share(_learned(job, spec, target) if job.ranks.is_first else None)
+    coding = unlearned(spec.shapes, spec.price, _plain(target.signal.n_channels))
     if spec.is_whole:
+        coding = job.ranks.share(_learned(job, spec, target) if job.ranks.is_first else None)
         with job.display.rows(f"level {spec.index}", grid.shape[0]) as done:
             for row in range(0, grid.shape[0], job.ranks.size):
                 here = row + job.ranks.rank
@@ -72,15 +73,21 @@ def fit_compact_level(job: Job, spec: LevelSpec, target: LevelTarget) -> None:
 
 
 def _learned(job: Job, spec: LevelSpec, target: LevelTarget) -> Coefficients:
-    values = sample_of(target)
-    spectra = spectra_of(values, spec.shapes, rotation_of(values, job.n_colours))
+    spectra = _sampled(spec, target, SAMPLE, target.signal.n_channels, job.n_colours)
     return learn(spectra, spec.price, target.coarse is None)
 
 
-def sample_of(target: LevelTarget, n_points: int = SAMPLE) -> Tensor:
-    """What networks are to predict in evenly spread blocks, of so many points at most: (n_blocks, n_points, c)."""
+def _plain(n_channels: int) -> tuple[tuple[float, ...], ...]:
+    """The rotation that leaves channels as they are."""
+    return tuple(tuple(map(float, row)) for row in np.eye(n_channels))
+
+
+def _sampled(spec: LevelSpec, target: LevelTarget, n_points: int, n_channels: int, n_colours: int) -> Spectra:
+    """What networks are to predict in evenly spread blocks, of so many points at most, in the first channels."""
     gathered = target.gather(_spread(target, n_points))
-    return gathered.wanted(torch.arange(len(gathered.blocks)))
+    values = gathered.wanted(torch.arange(len(gathered.blocks)))[..., :n_channels]
+    shapes = tuple(replace(shape, n_out=n_channels) for shape in spec.shapes)
+    return spectra_of(values, shapes, rotation_of(values, n_colours))
 
 
 def _spread(target: LevelTarget, n_points: int) -> Tensor:
@@ -144,7 +151,7 @@ def find_price(
     whole = [spec for spec in specs if spec.is_whole]
     n_judged = signals[0].n_channels if target_psnr is None else n_colours
     targets = [_exact_target(spec, signals, is_coarsest=spec is whole[-1]) for spec in whole]
-    samples = [_spectra_of(*pair, n_judged, n_colours) for pair in zip(whole, targets, strict=True)]
+    samples = [_sampled(*pair, _JUDGED, n_judged, n_colours) for pair in zip(whole, targets, strict=True)]
     inside, n_pixels = _inside(targets[0], _JUDGED), prod(signals[0].size)
 
     def measured(price: float) -> float:
@@ -183,13 +190,6 @@ def _exact_target(spec: LevelSpec, signals: list[Raster], is_coarsest: bool) -> 
         for signal in reversed(signals[spec.index + 1 : spec.index + APART]):
             coarse = _Upsampled(coarse, signal.size, spec.fill)
     return LevelTarget(signals[spec.index], coarse, spec.patch_size, spec.residual, spec.fill)
-
-
-def _spectra_of(spec: LevelSpec, target: LevelTarget, n_channels: int, n_colours: int) -> Spectra:
-    """Of some blocks of a level, in the first channels."""
-    values = sample_of(target, _JUDGED)[..., :n_channels]
-    shapes = tuple(replace(shape, n_out=n_channels) for shape in spec.shapes)
-    return spectra_of(values, shapes, rotation_of(values, n_colours))
 
 
 @dataclass(frozen=True)

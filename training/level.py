@@ -46,7 +46,7 @@ def fit_levels(job: Job, signals: list[Raster]) -> dict[str, Any]:
     for spec in reversed(job.specs):
         target = LevelTarget(signals[spec.index], coarse, spec.patch_size, spec.residual, spec.fill, spec.is_clipped)
         if spec.index not in job.run.done:
-            if spec.price:
+            if spec.is_compact:
                 fit_compact_level(job, spec, target)
             else:
                 fit_level(job, spec, target, groups[spec.index], level, reports)

@@ -226,7 +226,7 @@ def plan_run(
         usual = prod(source.size) * max(3, n_colours(source.n_channels, source.spectral)) // 3
         most = min(most, max(usual, least) if n_parameters is None else n_parameters)
     history = 0
-    if specs[0].shapes[0].kind == "cosines":
+    if specs[0].is_compact:
         history = _compact_bytes(source)
         per_row = prod(grid_shape(source.size, patch_size)[1:])
         max_blocks = CHUNK_BLOCKS[len(source.size)][0] * per_row  # a row of chunks

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from models.cosines import axis_cosines
 from models.packed.coefficients import BROADEST, NARROWEST, Coefficients, compiled, to_parts
-from models.packed.contexts import N_ACTIVITIES, N_CONTEXTS, contexts_of, n_parts_of
+from models.packed.contexts import N_ACTIVITIES, N_CONTEXTS, group_model
+from models.packed.groups import bounds_for
 from models.packed.slow_coder import PRECISION, TOTAL
 from models.shape import NetworkShape
+from packing.quantise import principal_axes
 
 PRICE = 0.12
 """Of a bit, in squared steps: the steps with which files are smallest for what they show."""
@@ -78,10 +80,8 @@ def rotation_of(values: Tensor, n_colours: int) -> tuple[tuple[float, ...], ...]
     """
     colours = values[..., :n_colours].double()
     colours = (colours - colours.mean(1, keepdim=True)).flatten(0, 1)
-    rows = torch.linalg.eigh(colours.T @ colours).eigenvectors.T.flip(0)
-    rows = rows * torch.where(rows.sum(1, keepdim=True) < 0, -1.0, 1.0)
     whole = torch.eye(values.shape[2], dtype=torch.float64)
-    whole[:n_colours, :n_colours] = rows
+    whole[:n_colours, :n_colours] = principal_axes(colours.T @ colours)
     return tuple(map(tuple, whole.float().tolist()))
 
 
@@ -122,18 +122,21 @@ def learn(spectra: Spectra, price: float, needs_one: bool) -> Coefficients:
         price: squared error, summed over points and channels, that a bit must save
         needs_one: no block can do without a network
     """
-    n_groups = len(spectra.shapes)
-    starts = tuple(TOTAL * number // n_groups for number in range(n_groups + 1))
-    step, unknown = (price / PRICE) ** 0.5, (0,) * N_CONTEXTS
-    coding = Coefficients(spectra.shapes, step, spectra.rotation, starts, unknown)
+    n_groups, coding = len(spectra.shapes), unlearned(spectra.shapes, price, spectra.rotation)
     counts = sum(_rounded(spectra, number, coding, is_first=True)[3] for number in range(n_groups))
     coding = replace(coding, scales=_scales(counts))
     for _ in range(_PASSES):
         group = choose(spectra, coding, needs_one).group
         each = [np.flatnonzero(group == number) for number in range(n_groups)]
         counts = sum(_rounded(spectra, number, coding, some)[3] for number, some in enumerate(each))
-        coding = replace(coding, scales=_scales(counts), starts=_starts(np.array(list(map(len, each)))))
+        coding = replace(coding, scales=_scales(counts), starts=bounds_for(np.array(list(map(len, each)))))
     return coding
+
+
+def unlearned(shapes: tuple[NetworkShape, ...], price: float, rotation: tuple[tuple[float, ...], ...]) -> Coefficients:
+    """A coding of networks of which nothing is known but the price of a bit and the axes of the colours."""
+    starts = tuple(TOTAL * number // len(shapes) for number in range(len(shapes) + 1))
+    return Coefficients(shapes, (price / PRICE) ** 0.5, rotation, starts, (0,) * N_CONTEXTS)
 
 
 def _rounded(
@@ -155,9 +158,8 @@ def _rounded(
     n_blocks, scales = len(wanted), np.array(coding.scales, np.int32)
     integers = np.zeros((n_blocks, coding.n_values), np.int32)
     bits, errors, counts = np.zeros(n_blocks), np.zeros(n_blocks), np.zeros((N_CONTEXTS, 3), np.int64)
-    model = np.array(contexts_of(shape.n_hidden, shape.n_in).packed(n_parts_of(shape)), np.int32)
     compiled().choose(
-        *(wanted.ctypes.data, 1 / coding.step, n_blocks, shape.n_out, model.ctypes.data),
+        *(wanted.ctypes.data, 1 / coding.step, n_blocks, shape.n_out, group_model(shape).ctypes.data),
         *(None if is_first else scales.ctypes.data, PRICE, _SLACK),
         *(array.ctypes.data for array in (integers, bits, errors, counts)),
     )
@@ -167,13 +169,6 @@ def _rounded(
 def _bits_of_group(coding: Coefficients, number: int) -> float:
     start, stop = coding.starts[number : number + 2]
     return PRECISION - log2(stop - start)
-
-
-def _starts(counts: np.ndarray) -> tuple[int, ...]:
-    """Bounds of the groups, from 0 to 2^14, nearly in proportion to their blocks: none is impossible."""
-    shares = 1 + np.floor(counts / max(1, counts.sum()) * (TOTAL - len(counts))).astype(int)
-    shares[counts.argmax()] += TOTAL - shares.sum()
-    return (0, *np.cumsum(shares).tolist())
 
 
 def _scales(counts: np.ndarray) -> tuple[int, ...]:

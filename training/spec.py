@@ -39,7 +39,7 @@ class LevelSpec:
     stop_loss: mean square error at which a block stops training
     loss_db: decibels that rounding the networks may cost; 0 for networks that are not rounded
     price: squared error of a signal in [0, 1], summed over points and channels, that each bit of a network of cosines
-        must save; 0 for other networks, which are trained by gradients
+        must save; 0 where that is not known yet, and for other networks
     """
 
     index: int
@@ -68,8 +68,12 @@ class LevelSpec:
     @property
     def is_whole(self) -> bool:
         """Whether the level is a picture by itself (`utils.allocation`)."""
-        has_all = len(self.shapes) == 1 and self.shapes[0].kind != "cosines"
-        return has_all or is_whole(self.index)
+        return (len(self.shapes) == 1 and not self.is_compact) or is_whole(self.index)
+
+    @property
+    def is_compact(self) -> bool:
+        """Networks are of cosines, and chosen by the price of their bits; others are trained by gradients."""
+        return self.shapes[0].kind == "cosines"
 
     def level(self, size: tuple[int, ...], group: Tensor, networks: tuple[BlockNetwork, ...]) -> Level:
         """The level of this size with networks of these shapes, group by group."""

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.limits import APART
+
 COSINES = 0.75
 """That do as well as a network, for each of its parameters."""
 
-APART = 3
-"""Whole levels."""
 _STEPS = 60  # of a bisection: to the last digit
 
 

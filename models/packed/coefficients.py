@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from models.block_network import BlockNetwork
 from models.networks import network_of
-from models.packed.contexts import N_CONTEXTS, contexts_of, n_parts_of
+from models.packed.contexts import N_CONTEXTS, group_model, n_parts_of
+from models.packed.groups import check_bounds
 from models.packed.slow_coder import TOTAL
 from models.packed.slow_coefficients import BROADEST, NARROWEST, decode_coefficients
 from models.shape import NetworkShape
@@ -77,7 +78,7 @@ class Coefficients:
 
     def __post_init__(self) -> None:
         """ValueError for what no networks are coded by."""
-        first, starts = self.shapes[0], self.starts
+        first = self.shapes[0]
         like = {(one.kind, one.n_in, one.n_out, one.lengths) for one in self.shapes}
         if first.kind != "cosines" or len(like) != 1:
             raise ValueError("networks that are too different, or not of cosines")
@@ -90,10 +91,7 @@ class Coefficients:
             type(scale) is int and NARROWEST <= scale <= _FARTHEST_SCALE for scale in self.scales
         ):
             raise ValueError("scales that are none")
-        if len(starts) != len(self.shapes) + 1 or not all(type(start) is int for start in starts):
-            raise ValueError(f"groups {starts}")
-        if starts[0] != 0 or starts[-1] != TOTAL or any(a > b for a, b in pairwise(starts)):
-            raise ValueError(f"groups {starts}")
+        check_bounds(self.starts, len(self.shapes))
 
     def record(self) -> dict[str, Any]:
         """Plain data for the header, without the shapes, which it has anyway."""
@@ -116,9 +114,8 @@ class Coefficients:
     @cached_property
     def model(self) -> np.ndarray:
         """As coefficients.c takes it."""
-        groups = (contexts_of(one.n_hidden, one.n_in).packed(n_parts_of(one)) for one in self.shapes)
-        numbers = [len(self.shapes), self.shapes[0].n_out, *self.starts, *self.scales]
-        return np.array([*numbers, *(number for group in groups for number in group)], np.int32)
+        numbers = np.array([len(self.shapes), self.shapes[0].n_out, *self.starts, *self.scales], np.int32)
+        return np.concatenate([numbers, *map(group_model, self.shapes)])
 
     def decode(self, data: bytes, n_active: int) -> tuple[Tensor, list[BlockNetwork]]:
         """The group of each active block of a chunk, and the networks of each group; ValueError if it is damaged."""

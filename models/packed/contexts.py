@@ -30,11 +30,6 @@ class Contexts:
     after: np.ndarray
     weight: np.ndarray
 
-    def packed(self, n_parts: int) -> list[int]:
-        """As coefficients.c reads a group."""
-        arrays = (self.band, self.first, self.after, self.weight)
-        return [n_parts, len(self.band), *(number for array in arrays for number in array.tolist())]
-
 
 @lru_cache
 def contexts_of(n: int, n_axes: int) -> Contexts:
@@ -64,3 +59,11 @@ def _offsets(n_axes: int) -> list[tuple[np.ndarray, int]]:
 def n_parts_of(shape: NetworkShape) -> int:
     """Parts of a block."""
     return int(np.prod([length // shape.n_hidden for length in shape.lengths]))
+
+
+@lru_cache
+def group_model(shape: NetworkShape) -> np.ndarray:
+    """Networks of a shape as coefficients.c reads them, int32."""
+    contexts = contexts_of(shape.n_hidden, shape.n_in)
+    sizes = np.array([n_parts_of(shape), len(contexts.band)], np.int32)
+    return np.concatenate([sizes, contexts.band, contexts.first, contexts.after, contexts.weight])

@@ -10,7 +10,6 @@ first holds most. Integers of a block are in the order in which they are decoded
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import pairwise
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from models.block_network import BlockNetwork
 from models.networks import form_of_networks, network_of
 from models.packed.described import describe
+from models.packed.groups import check_bounds
 from models.packed.integers import (
     AMPLITUDE_OF_ONE,
     AMPLITUDES,
@@ -33,7 +33,7 @@ from models.packed.integers import (
     tensor_sizes,
 )
 from models.packed.rans import SYMBOL, decode_chunk, encode_values
-from models.packed.slow_coder import TOTAL, Model
+from models.packed.slow_coder import Model
 from models.shape import NetworkShape
 
 _MOST_UNITS, _FARTHEST_SCALE = 4096, 200
@@ -115,11 +115,7 @@ class Quantised:
         whole += [*scales.base, *scales.bias, *scales.chroma, *scales.out]
         if not all(type(number) is int and abs(number) <= _FARTHEST_SCALE for number in whole):
             raise ValueError(f"scales {scales}")
-        starts = self.starts
-        if len(starts) != len(self.shapes) + 1 or not all(type(start) is int for start in starts):
-            raise ValueError(f"groups {starts}")
-        if starts[0] != 0 or starts[-1] != TOTAL or any(a > b for a, b in pairwise(starts)):
-            raise ValueError(f"groups {starts}")
+        check_bounds(self.starts, len(self.shapes))
 
     @property
     def model(self) -> list[int]:
