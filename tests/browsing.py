@@ -4,16 +4,17 @@ import base64
 import io
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
 from helpers import ROOT
 from PIL import Image
+
+from benchmarks.ranges import serving
 
 VIEWER = ROOT / "viewer"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -52,14 +53,8 @@ def served(files: dict[str, bytes], has_ranges: bool = True) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as address:
+        yield address
 
 
 @contextmanager

@@ -4,11 +4,10 @@ import io
 import json
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from itertools import product
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.spatial import cKDTree
 
+from benchmarks.ranges import serving
 from models.miner import MINER
 from packing.write import write_packed
 from utils.surface import extract_surface
@@ -180,12 +180,8 @@ def address(site) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serving(partial(Quiet, directory=site)) as address:
+        yield address
 
 
 class Page:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from datasets.ngff import MARKERS
 from utils.errors import InputError
 from utils.georeference import Georeference
 from utils.transfer import DTYPES
@@ -149,7 +150,7 @@ FORMATS = (
         "Zarr",
         "zarr",
         magic=(b"PK\3\4",),  # in a .zip
-        markers=("zarr.json", ".zarray", ".zgroup"),
+        markers=MARKERS,
         suffixes=(".zarr",),
         types=DTYPES,
         has_spectral=True,
